@@ -1,0 +1,44 @@
+/* Who this device is and whom it trusts: its certificate chain, its private key and its trust anchors, from
+ * files. */
+#ifndef CREDENTIALS_H
+#define CREDENTIALS_H
+
+#include <stdbool.h>
+
+#include <mbedtls/pk.h>
+#include <mbedtls/x509_crt.h>
+
+/* Where credentials come from. The strings stay the caller's. */
+typedef struct {
+    const char *cert_file; /* PEM or DER: the device's certificate and the CA certificates, in any order */
+    const char *key_file;  /* PEM or DER: PKCS#8, SEC1 or PKCS#1, perhaps encrypted */
+    const char *passphrase_file; /* its first line decrypts the key; NULL: none */
+    const char *ca; /* file or directory of trust anchors; NULL: the CA certificates in cert_file */
+} credentials_source_t;
+
+typedef struct {
+    mbedtls_x509_crt
+        chain; /* sent to the server: the device's certificate, then its intermediates, no root */
+    mbedtls_pk_context key;   /* the private key of the first of them */
+    mbedtls_x509_crt anchors; /* what a server's chain must lead to */
+    char error[512];          /* why credentials_load() returned false */
+} credentials_t;
+
+/* Makes every member safe to free. */
+void credentials_init(credentials_t *credentials);
+
+/* Reads, parses and checks all of `source`: that the key fits one certificate (RFC 5246 section 7.4.6), that
+ * this certificate is valid now, and that there is something to trust. False: credentials->error says in one
+ * line which file is at fault, why, and what to do. Nothing secret is ever in it. Reads files only; nothing
+ * is sent. */
+bool credentials_load(credentials_t *credentials, const credentials_source_t *source);
+
+/* Wipes and frees everything; harmless when repeated after credentials_init(). */
+void credentials_free(credentials_t *credentials);
+
+/* Where the clock stands before the day this program was built, which is the likely cause of any certificate
+ * that "is not yet valid", says so in a clause to append to a message; else "". A Raspberry Pi has no clock
+ * of its own. */
+const char *credentials_clock_hint(void);
+
+#endif

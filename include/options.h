@@ -1,0 +1,49 @@
+/* The command line: one table drives its parser, --help and the texts that tests hold to it. */
+#ifndef OPTIONS_H
+#define OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "output.h"
+#include "payload.h"
+
+#define OPTIONS_HOST_SIZE                                                                                    \
+    256 /* a DNS name has at most 253 characters (RFC 1035 section 2.3.4), and a NUL                         \
+         */
+
+/* What a run is asked to do. Strings point into argv, but host and port. */
+typedef struct {
+    char host[OPTIONS_HOST_SIZE];
+    char port[6];
+    const char *server_name; /* NULL: host */
+    int family;              /* AF_UNSPEC, AF_INET, AF_INET6 */
+    const char *cert_file;
+    const char *key_file;
+    const char *passphrase_file; /* NULL: none */
+    const char *ca;              /* NULL: none */
+    payload_source_t payload;
+    int64_t wait_ms;
+    uint64_t count; /* 0: no limit */
+    output_format_t format;
+    int64_t timeout_ms;
+    uint16_t mtu;
+    int verbosity; /* a log_level_t */
+} options_t;
+
+typedef enum {
+    OPTIONS_RUN,     /* `options` is complete */
+    OPTIONS_HELP,    /* --help was asked for */
+    OPTIONS_VERSION, /* --version was asked for */
+    OPTIONS_BAD      /* `error` says in one line what is wrong, and with which option */
+} options_outcome_t;
+
+/* Fills `options` from the command line, defaults first. argv may be reordered (getopt_long). `error`, of
+ * `size` bytes, is written only for OPTIONS_BAD and never quotes a payload. */
+options_outcome_t options_parse(int argc, char **argv, options_t *options, char *error, size_t size);
+
+/* Writes --help. */
+void options_print_help(FILE *stream);
+
+#endif

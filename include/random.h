@@ -1,0 +1,12 @@
+/* The kernel's random generator, in the shape that mbed TLS asks for. */
+#ifndef RANDOM_H
+#define RANDOM_H
+
+#include <stddef.h>
+
+/* Fills `output` with `length` bytes from getrandom(2). An f_rng and an f_entropy for mbed TLS: `context` is
+ * not used. Blocks only until the kernel's generator is ready, early in a boot. Returns 0, or
+ * MBEDTLS_ERR_ENTROPY_SOURCE_FAILED. */
+int random_bytes(void *context, unsigned char *output, size_t length);
+
+#endif

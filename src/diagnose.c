@@ -1,0 +1,120 @@
+#include "diagnose.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <mbedtls/entropy.h>
+#include <mbedtls/error.h>
+
+#include "compat.h"
+
+/* RFC 5246 section 7.2, and its successors. */
+static const struct {
+    int number;
+    const char *name;
+    bool about_our_certificate;
+} alerts[] = {
+    {10, "unexpected_message", false}, {20, "bad_record_mac", false},
+    {22, "record_overflow", false},    {40, "handshake_failure", false},
+    {42, "bad_certificate", true},     {43, "unsupported_certificate", true},
+    {44, "certificate_revoked", true}, {45, "certificate_expired", true},
+    {46, "certificate_unknown", true}, {47, "illegal_parameter", false},
+    {48, "unknown_ca", true},          {49, "access_denied", true},
+    {50, "decode_error", false},       {51, "decrypt_error", false},
+    {70, "protocol_version", false},   {71, "insufficient_security", false},
+    {80, "internal_error", false},     {90, "user_canceled", false},
+    {100, "no_renegotiation", false},  {110, "unsupported_extension", false},
+    {112, "unrecognized_name", false}, {116, "certificate_required", true},
+};
+
+static dtls_outcome_t diagnose_alert(int number, char *reason, size_t size)
+{
+    const char *name = "unknown";
+    bool about_our_certificate = false;
+    for (size_t i = 0; i < sizeof alerts / sizeof alerts[0]; i++) {
+        if (alerts[i].number == number) {
+            name = alerts[i].name;
+            about_our_certificate = alerts[i].about_our_certificate;
+        }
+    }
+    const char *what = about_our_certificate ? "the server does not accept this device's certificate"
+                       : number == MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION
+                           ? "the server does not speak DTLS 1.2"
+                           : "the server ended the connection";
+    snprintf(reason, size, "%s (alert %d, %s)", what, number, name);
+    return about_our_certificate ? DTLS_REJECTED : DTLS_PROTOCOL;
+}
+
+static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flags, char *reason, size_t size)
+{
+    char reasons[300];
+    if (mbedtls_x509_crt_verify_info(reasons, sizeof reasons, "", flags) <= 0)
+        snprintf(reasons, sizeof reasons, "it is not valid");
+    for (char *newline; (newline = strchr(reasons, '\n')) != NULL;)
+        *newline = newline[1] != '\0' ? ' ' : '\0';
+    bool misnamed = (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) != 0;
+    snprintf(reason, size, "the server's certificate is refused: %s%s%s%s", reasons,
+             misnamed ? " It must be for " : "", misnamed ? state->server_name : "",
+             (flags & MBEDTLS_X509_BADCERT_FUTURE) != 0 ? credentials_clock_hint() : "");
+    return DTLS_UNTRUSTED;
+}
+
+static dtls_outcome_t diagnose_socket(const dtls_state_t *state, char *reason, size_t size)
+{
+    switch (state->socket_error) {
+    case ECONNREFUSED:
+        snprintf(reason, size, "nobody listens there (%s refused)", state->peer);
+        return DTLS_REFUSED;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+        snprintf(reason, size, "no socket: %s", strerror(state->socket_error));
+        return DTLS_SYSTEM;
+    default: /* no route, no such address family, forbidden by a firewall, … */
+        snprintf(reason, size, "%s cannot be reached: %s", state->peer, strerror(state->socket_error));
+        return DTLS_REFUSED;
+    }
+}
+
+static dtls_outcome_t diagnose_other(const dtls_state_t *state, int status, char *reason, size_t size)
+{
+    char text[200];
+    uint32_t flags = mbedtls_ssl_get_verify_result(&state->ssl);
+    /* All ones: no certificate was looked at. */
+    if (!state->connected && flags != 0 && flags != UINT32_MAX)
+        return diagnose_distrust(state, flags, reason, size);
+    mbedtls_strerror(status, text, sizeof text);
+    snprintf(reason, size, "%s: %s (mbed TLS error -0x%04x)",
+             state->connected ? "the connection broke" : "the handshake failed", text, (unsigned)-status);
+    return DTLS_PROTOCOL;
+}
+
+dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, size_t size)
+{
+    if (state->socket_error != 0)
+        return diagnose_socket(state, reason, size);
+    switch (status) {
+    case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
+        return diagnose_alert(compat_alert(&state->ssl), reason, size);
+    case MBEDTLS_ERR_SSL_TIMEOUT:
+        snprintf(reason, size, "no answer from %s", state->peer);
+        return DTLS_TIMEOUT;
+    case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
+        snprintf(reason, size, "the server closed the connection");
+        return DTLS_CLOSED;
+    case MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION:
+        snprintf(reason, size, "the server does not speak DTLS 1.2");
+        return DTLS_PROTOCOL;
+    case MBEDTLS_ERR_SSL_ALLOC_FAILED:
+        snprintf(reason, size, "out of memory");
+        return DTLS_SYSTEM;
+    case MBEDTLS_ERR_ENTROPY_SOURCE_FAILED:
+    case MBEDTLS_ERR_CTR_DRBG_ENTROPY_SOURCE_FAILED:
+        snprintf(reason, size, "the system's random generator failed");
+        return DTLS_SYSTEM;
+    default:
+        return diagnose_other(state, status, reason, size);
+    }
+}

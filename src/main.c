@@ -1,0 +1,301 @@
+/* dtls-send: sends payloads over DTLS and prints the downlinks that a server had queued for this device.
+ * This file is the story of a run, and the only place that knows exit statuses. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/time.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "dtls.h"
+#include "log.h"
+#include "options.h"
+#include "output.h"
+#include "payload.h"
+
+enum {
+    WATCHDOG_MS = 200, /* how long after --timeout a run that hangs elsewhere than in a wait is ended */
+    PACE_MS = 1        /* between --lines: no server's socket buffer takes thousands of datagrams at once */
+};
+
+typedef struct {
+    options_t options;
+    wait_limit_t limit;
+    char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
+    payload_reader_t payloads;
+    output_t output;
+    dtls_state_t dtls;
+    unsigned char downlink[DTLS_PAYLOAD_MAX];
+    uint64_t downlinks; /* printed so far */
+    int status;         /* the first failure's */
+} run_t;
+
+/* --- Signals --- */
+
+static volatile sig_atomic_t signal_caught;
+static int signal_fd = -1; /* an eventfd that becomes readable with the first signal */
+
+static void on_signal(int number)
+{
+    int kept_errno = errno;
+    if (signal_caught != 0) /* someone is impatient */
+        _exit(128 + number);
+    signal_caught = number;
+    eventfd_write(signal_fd, 1);
+    errno = kept_errno;
+}
+
+/* Waits end by themselves; this is for what cannot be waited for, such as a disk that hangs or a FIFO to
+ * open. */
+static void on_alarm(int number)
+{
+    static const char message[] = "dtls-send: timeout: the system did not return from a call\n";
+    (void)number;
+    if (log_level() >= LOG_ERROR && write(STDERR_FILENO, message, sizeof message - 1) < 0)
+        _exit(EX_TEMPFAIL);
+    _exit(EX_TEMPFAIL);
+}
+
+static void catch_signals(int64_t timeout_ms)
+{
+    static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal},
+                     before; /* no SA_RESTART: a blocked open(2) must end */
+    sigemptyset(&action.sa_mask);
+    signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
+        /* What nohup(1) or a shell's "&" had ignored stays so. */
+        if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(ending[i], &action, NULL);
+    }
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+    action.sa_handler = on_alarm;
+    sigaction(SIGALRM, &action, NULL);
+    int64_t alarm_ms = timeout_ms + WATCHDOG_MS;
+    struct itimerval timer = {
+        .it_value = {.tv_sec = (time_t)(alarm_ms / 1000), .tv_usec = (suseconds_t)(alarm_ms % 1000 * 1000)}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* A descriptor that was closed would be given to the socket, and messages or downlinks would go to the
+ * server. What stands in for it fails as a closed one does. */
+static void hold_standard_descriptors(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY};
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            _exit(EX_OSERR);
+    }
+}
+
+/* --- Outcomes --- */
+
+static int status_of(dtls_outcome_t outcome)
+{
+    switch (outcome) {
+    case DTLS_OK:
+        return EX_OK;
+    case DTLS_TIMEOUT:
+    case DTLS_CLOSED:
+        return EX_TEMPFAIL;
+    case DTLS_INTERRUPTED:
+        return 128 + signal_caught;
+    case DTLS_NAME_UNKNOWN:
+        return EX_NOHOST;
+    case DTLS_REFUSED:
+        return EX_UNAVAILABLE;
+    case DTLS_UNTRUSTED:
+    case DTLS_REJECTED:
+        return EX_NOPERM;
+    case DTLS_PROTOCOL:
+        return EX_PROTOCOL;
+    case DTLS_TOO_LARGE:
+        return EX_DATAERR;
+    case DTLS_SYSTEM:
+        return EX_OSERR;
+    }
+    return EX_SOFTWARE;
+}
+
+/* Prints why; the first failure decides the status. A signal outranks what it interrupted, and is told once.
+ */
+static void note_failure(run_t *run, int status, const char *message)
+{
+    if (signal_caught == 0) {
+        log_error("%s", message);
+        run->status = run->status == EX_OK ? status : run->status;
+    } else if (run->status != 128 + signal_caught) {
+        log_error("ended by a signal: %s", strsignal(signal_caught));
+        run->status = 128 + signal_caught;
+    }
+}
+
+static bool succeeded(run_t *run, dtls_outcome_t outcome)
+{
+    if (outcome != DTLS_OK)
+        note_failure(run, status_of(outcome), dtls_error_text(&run->dtls));
+    return outcome == DTLS_OK;
+}
+
+/* --- The run --- */
+
+/* The next payload that can be sent; those that cannot are told and passed over. False: there is none. */
+static bool next_payload(run_t *run)
+{
+    for (;;) {
+        switch (payload_next(&run->payloads)) {
+        case PAYLOAD_OK:
+            return true;
+        case PAYLOAD_END:
+            return false;
+        case PAYLOAD_REFUSED:
+            note_failure(run, EX_DATAERR, run->payloads.error);
+            break;
+        case PAYLOAD_UNREADABLE:
+            note_failure(run, EX_NOINPUT, run->payloads.error);
+            return false;
+        case PAYLOAD_TIMEOUT:
+        case PAYLOAD_INTERRUPTED:
+            note_failure(run, EX_TEMPFAIL, run->payloads.error);
+            return false;
+        }
+    }
+}
+
+static bool connect_to_server(run_t *run)
+{
+    const options_t *options = &run->options;
+    credentials_source_t source = {.cert_file = options->cert_file,
+                                   .key_file = options->key_file,
+                                   .passphrase_file = options->passphrase_file,
+                                   .ca = options->ca};
+    dtls_config_t config = {.host = options->host,
+                            .port = options->port,
+                            .server_name = options->server_name,
+                            .family = options->family,
+                            .mtu = options->mtu,
+                            .limit = run->limit};
+    if (!credentials_load(&run->dtls.credentials, &source)) {
+        note_failure(run, EX_CONFIG, run->dtls.credentials.error);
+        return false;
+    }
+    return succeeded(run, dtls_connect(&run->dtls, &config));
+}
+
+static bool print_downlink(run_t *run, size_t length)
+{
+    log_step("downlink of %zu bytes", length);
+    run->downlinks++;
+    if (output_write(&run->output, run->downlink, length))
+        return true;
+    note_failure(run, EX_IOERR, run->output.error);
+    return false;
+}
+
+/* Prints downlinks until `wait_ms` pass in silence or, once all is sent, there were enough or the server
+ * closes. False: the run cannot go on. */
+static bool take_downlinks(run_t *run, int64_t wait_ms, bool all_sent)
+{
+    uint64_t enough = all_sent && run->options.count != 0 ? run->options.count : UINT64_MAX;
+    while (run->downlinks < enough) {
+        size_t length = 0;
+        dtls_outcome_t outcome =
+            dtls_receive(&run->dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
+        if (outcome == DTLS_TIMEOUT || (outcome == DTLS_CLOSED && all_sent))
+            return true;
+        if (!succeeded(run, outcome) || !print_downlink(run, length))
+            return false;
+    }
+    return true;
+}
+
+static bool send_payload(run_t *run)
+{
+    dtls_outcome_t outcome = dtls_send(&run->dtls, run->payloads.bytes, run->payloads.length);
+    if (!succeeded(run, outcome))
+        return outcome == DTLS_TOO_LARGE; /* the next one may fit */
+    log_step("payload of %zu bytes sent", run->payloads.length);
+    return true;
+}
+
+/* Between --lines: waits until there is more to read, and prints what comes down meanwhile. False: the run
+ * cannot go on. */
+static bool await_line(run_t *run)
+{
+    bool readable = false;
+    if (!take_downlinks(run, PACE_MS, false))
+        return false;
+    for (int fd; !readable && (fd = payload_fd(&run->payloads)) >= 0;) {
+        /* payload_next() finds the same deadline or signal, and tells of it. */
+        if (wait_for_input(fd, dtls_fd(&run->dtls), run->limit, &readable) != WAIT_READY)
+            break;
+        if (!readable && !take_downlinks(run, 0, false))
+            return false;
+    }
+    return true;
+}
+
+/* Sends every payload, the first of which has been read, and prints every downlink. */
+static void exchange(run_t *run)
+{
+    bool lines = run->options.payload.kind == PAYLOAD_LINES;
+    bool going = true;
+    do {
+        going = send_payload(run) && (!lines || await_line(run));
+    } while (going && next_payload(run));
+    if (going)
+        take_downlinks(run, run->options.wait_ms, true);
+}
+
+static void run_once(run_t *run)
+{
+    payload_open(&run->payloads, run->options.payload, run->limit);
+    dtls_init(&run->dtls);
+    if (!output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit))
+        note_failure(run, EX_IOERR, run->output.error);
+    else if (next_payload(run) && connect_to_server(run))
+        exchange(run);
+    dtls_close(&run->dtls);
+    payload_close(&run->payloads);
+}
+
+static int print_and_end(options_outcome_t wish)
+{
+    if (wish == OPTIONS_HELP)
+        options_print_help(stdout);
+    else
+        printf("dtls-send " VERSION " (%s)\n", dtls_library());
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return EX_OK;
+    log_error("standard output: %s", strerror(errno));
+    return EX_IOERR;
+}
+
+int main(int argc, char **argv)
+{
+    static run_t run; /* large: not for the stack */
+    char error[512];
+
+    hold_standard_descriptors();
+    options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
+    if (wish == OPTIONS_BAD) {
+        log_error("%s", error);
+        return EX_USAGE;
+    }
+    if (wish != OPTIONS_RUN)
+        return print_and_end(wish);
+
+    log_set_level((log_level_t)run.options.verbosity);
+    catch_signals(run.options.timeout_ms);
+    run.limit = wait_limit_in(run.options.timeout_ms);
+    run.limit.cancel_fd = signal_fd;
+    bool bracketed = strchr(run.options.host, ':') != NULL;
+    snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
+             run.options.port);
+    run_once(&run);
+    return run.status;
+}
