@@ -25,7 +25,9 @@ HARDENING := $(call supported,-fstack-protector-strong -fstack-clash-protection 
                -mbranch-protection=standard -ftrivial-auto-var-init=zero -fno-delete-null-pointer-checks \
                -fno-strict-overflow -fno-strict-aliasing)
 # glibc warns where it is asked to fortify code that is not optimised.
-FORTIFY   := $(if $(filter-out -O0,$(lastword $(filter -O%,$(CFLAGS)))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3)
+# The sanitizers bring checks of their own.
+FORTIFY   := $(if $(findstring -fsanitize,$(CFLAGS)),,$(if $(filter-out -O0,$(lastword $(filter -O%,$(CFLAGS)))),\
+               -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3))
 # Kept reproducible: SOURCE_DATE_EPOCH, else the last commit's date, else now.
 BUILD_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
 
@@ -46,7 +48,14 @@ TEST_TOOLS := $(BUILD)/inboxd $(BUILD)/tests/ten_lines $(BUILD)/tests/names.so
 C_FILES := $(wildcard src/*.c include/*.h tests/*/*.c tests/*/*.h)
 SCRIPTS := $(wildcard certs/*.sh tests/*/*.sh) .ci/run
 
-.PHONY: all demo test lint sanitize coverage install uninstall clean help deps
+SANITIZERS    := -fsanitize=address,undefined -fno-sanitize-recover=all
+VALGRIND      := valgrind --quiet --error-exitcode=99 --leak-check=full
+LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
+AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
+PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
+                 clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind
+
+.PHONY: inboxd unit-tests unit-test all demo test lint sanitize coverage install uninstall clean help deps
 .DELETE_ON_ERROR:
 
 all: $(BUILD)/dtls-send ## build the program: build/dtls-send
@@ -81,11 +90,49 @@ $(BUILD)/tests/names.so: tests/e2e/names.c
 demo: all $(BUILD)/inboxd ## the whole story, offline: a demo PKI, a server, an uplink and its downlink
 	$(Q)BUILD=$(BUILD) tests/server/demo.sh
 
+inboxd: $(BUILD)/inboxd
+
+unit-tests: $(UNIT_TESTS)
+
 unit-test: $(UNIT_TESTS)
 	$(Q)for test in $^; do $$test || exit 1; done
 
 test: all unit-test $(TEST_TOOLS) ## unit tests, then end-to-end tests against inboxd, OpenSSL and GnuTLS
-	$(Q)BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q -n auto -p no:cacheprovider tests/e2e $(PYTEST_FLAGS)
+	$(Q)BUILD=$(abspath $(BUILD)) TEST_WRAPPER='$(TEST_WRAPPER)' $(PYTHON) -m pytest -q -n auto -p no:cacheprovider tests/e2e $(PYTEST_FLAGS)
+
+lint: ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc; gcc and clang without a warning
+	clang-format --dry-run --Werror $(C_FILES)
+	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability --inline-suppr \
+	    --suppress=missingIncludeSystem $(LINT_CPPFLAGS) -DMBEDTLS_VERSION_NUMBER=0x021C0000 -DMBEDTLS_VERSION_MAJOR=2 \
+	    src tests/server tests/e2e
+	@# One file a call: clang-tidy 14 takes va_start for missing in all files but the first.
+	printf '%s\n' $(filter %.c,$(C_FILES)) | \
+	    xargs -P 4 -I{} clang-tidy --quiet {} -- -std=c11 $(LINT_CPPFLAGS) $(MBEDTLS_CFLAGS) 2>/dev/null
+	shellcheck $(SCRIPTS)
+	mandoc -T lint -W warning src/man/dtls-send.1
+	$(MAKE) BUILD=$(BUILD)/gcc CC=gcc CFLAGS='-O2 -Werror' all inboxd unit-tests
+	$(MAKE) BUILD=$(BUILD)/clang CC=clang CFLAGS='-O2 -Werror' all inboxd unit-tests
+
+sanitize: ## the tests again with ASan and UBSan, and the quickest of them under valgrind
+	$(MAKE) BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS)' LDFLAGS='$(SANITIZERS)' test
+	$(MAKE) TEST_WRAPPER='$(VALGRIND)' PYTEST_FLAGS='-m smoke' test
+
+coverage: ## the tests again, and the share of the lines of src/ that they reach
+	$(MAKE) BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage test
+	@gcov -n $(SOURCES:%.c=$(BUILD)/coverage/%.o) 2>/dev/null | awk -F"[':% ]+" '\
+	    /^File .src/ { name = $$2 } \
+	    /^Lines/ && name != "" { printf "%6.1f %% of %4d lines  %s\n", $$3, $$5, name; hit += $$3 * $$5; all += $$5; name = "" } \
+	    END { printf "%6.1f %% of %4d lines  in all\n", hit / all, all }'
+
+install: all ## put the program and its man page under $(DESTDIR)$(PREFIX)
+	$(INSTALL) -D -m 755 $(BUILD)/dtls-send $(DESTDIR)$(PREFIX)/bin/dtls-send
+	$(INSTALL) -D -m 644 src/man/dtls-send.1 $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1
+
+uninstall: ## remove just those
+	rm -f $(DESTDIR)$(PREFIX)/bin/dtls-send $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1
+
+deps: ## install what all, demo, test, lint, sanitize and coverage need (Debian)
+	$(AS_ROOT) apt-get install -y --no-install-recommends $(PACKAGES)
 
 clean: ## remove all that was generated
 	rm -rf $(BUILD)

@@ -36,17 +36,6 @@ static inline int compat_parse_key(mbedtls_pk_context *key, const unsigned char 
 #endif
 }
 
-static inline int compat_check_pair(const mbedtls_pk_context *public_key,
-                                    const mbedtls_pk_context *private_key, compat_random_t *f_rng)
-{
-#if MBEDTLS_VERSION_MAJOR < 3
-    (void)f_rng;
-    return mbedtls_pk_check_pair(public_key, private_key);
-#else
-    return mbedtls_pk_check_pair(public_key, private_key, f_rng, NULL);
-#endif
-}
-
 static inline void compat_dtls12_only(mbedtls_ssl_config *config)
 {
 #if MBEDTLS_VERSION_MAJOR < 3
@@ -63,14 +52,14 @@ static inline void compat_dtls12_only(mbedtls_ssl_config *config)
 static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
 {
 #if MBEDTLS_VERSION_MAJOR < 3
-    static const mbedtls_ecp_group_id groups[] = {MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_CURVE25519,
+    static const mbedtls_ecp_group_id groups[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
                                                   MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1,
                                                   MBEDTLS_ECP_DP_NONE};
     static const int hashes[] = {MBEDTLS_MD_SHA256, MBEDTLS_MD_SHA384, MBEDTLS_MD_SHA512, MBEDTLS_MD_NONE};
     mbedtls_ssl_conf_curves(config, groups);
     mbedtls_ssl_conf_sig_hashes(config, hashes);
 #else
-    static const uint16_t groups[] = {MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1, MBEDTLS_SSL_IANA_TLS_GROUP_X25519,
+    static const uint16_t groups[] = {MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
                                       MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1,
                                       MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
     static const uint16_t signatures[] = {MBEDTLS_TLS1_3_SIG_ECDSA_SECP256R1_SHA256,

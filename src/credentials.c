@@ -20,7 +20,8 @@ enum {
     CERTIFICATES_MAX = 4 << 20, /* bytes: Debian's whole bundle of public roots has 0.2 MB */
     KEY_MAX = 1 << 16,          /* bytes: an RSA key of 16384 bits has 13 kB */
     PASSPHRASE_MAX = 4096,
-    CHAIN_MAX = 8 /* certificates sent: mbed TLS itself verifies no longer chain */
+    PUBLIC_KEY_MAX = 4200, /* bytes: an RSA key of 16384 bits, twice over */
+    CHAIN_MAX = 8          /* certificates sent: mbed TLS itself verifies no longer chain */
 };
 
 static bool fail(credentials_t *credentials, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -230,13 +231,25 @@ static bool is_valid_now(const mbedtls_x509_crt *certificate)
            !mbedtls_x509_time_is_future(&certificate->valid_from);
 }
 
+/* Whether the key's public half is the certificate's. mbedtls_pk_check_pair() would compute that half anew as
+ * well, at the price of a signature, to find what only a damaged file has: two halves of a key that do not
+ * belong together. */
+static bool fits(const mbedtls_x509_crt *certificate, const mbedtls_pk_context *key)
+{
+    unsigned char own[PUBLIC_KEY_MAX], theirs[PUBLIC_KEY_MAX];               /* filled from the end */
+    mbedtls_pk_context *public_key = (mbedtls_pk_context *)&certificate->pk; /* 2.28 asks for a mutable one */
+    int length = mbedtls_pk_write_pubkey_der((mbedtls_pk_context *)key, own, sizeof own);
+    return length > 0 && mbedtls_pk_write_pubkey_der(public_key, theirs, sizeof theirs) == length &&
+           memcmp(own + sizeof own - length, theirs + sizeof theirs - length, (size_t)length) == 0;
+}
+
 /* The certificate that the key belongs to, wherever it stands. After a renewal with the same key there may be
  * two: the one that is valid wins. NULL: none. */
 static const mbedtls_x509_crt *find_own(const credentials_t *credentials, const mbedtls_x509_crt *bundle)
 {
     const mbedtls_x509_crt *own = NULL;
     for (const mbedtls_x509_crt *next = bundle; next != NULL; next = next->next) {
-        if (compat_check_pair(&next->pk, &credentials->key, random_bytes) != 0)
+        if (!fits(next, &credentials->key))
             continue;
         if (is_valid_now(next))
             return next;

@@ -39,7 +39,7 @@ static int digit_value(unsigned char digit)
 static void add_digit(collector_t *collector, unsigned char digit)
 {
     int value = digit_value(digit);
-    if (value < 0 && memchr(" \t\r\n\v\f", digit, 6) != NULL)
+    if (digit == ' ' || (digit >= '\t' && digit <= '\r'))
         return;
     if (value < 0) {
         collector->problem = "not hex: only digits 0-9, a-f and white space are allowed";
@@ -109,10 +109,11 @@ static payload_outcome_t open_source(payload_reader_t *reader)
     if (reader->source.kind == PAYLOAD_LINES || strcmp(reader->source.text, "-") == 0)
         reader->fd = STDIN_FILENO;
     else
-        reader->fd = open(reader->source.text, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        /* Non-blocking, so that a FIFO without a writer is waited for under the deadline, as anything else. */
+        reader->fd = open(reader->source.text, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (reader->fd >= 0)
         return PAYLOAD_OK;
-    return fail(reader, errno == EINTR ? PAYLOAD_INTERRUPTED : PAYLOAD_UNREADABLE, strerror(errno));
+    return fail(reader, PAYLOAD_UNREADABLE, strerror(errno));
 }
 
 /* Reads on where all that was read is used up. start == end afterwards: the input is at its end. */
