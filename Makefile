@@ -15,8 +15,12 @@ V          ?= 0
 
 # mbed TLS 2.28 as Debian ships it has no .pc files; the names are the same everywhere.
 MBEDTLS        := mbedtls mbedx509 mbedcrypto
-MBEDTLS_CFLAGS ?= $(shell $(PKG_CONFIG) --cflags $(MBEDTLS) 2>/dev/null)
-MBEDTLS_LIBS   ?= $(or $(shell $(PKG_CONFIG) --libs $(MBEDTLS) 2>/dev/null),$(MBEDTLS:%=-l%))
+ifndef MBEDTLS_CFLAGS
+MBEDTLS_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(MBEDTLS) 2>/dev/null)
+endif
+ifndef MBEDTLS_LIBS
+MBEDTLS_LIBS   := $(or $(shell $(PKG_CONFIG) --libs $(MBEDTLS) 2>/dev/null),$(MBEDTLS:%=-l%))
+endif
 
 # What the program needs, whatever the user's flags are. A flag that this compiler or processor lacks is left out.
 supported = $(foreach flag,$(1),$(shell printf 'int x;' | $(CC) -Werror $(flag) -c -x c - -o /dev/null 2>/dev/null && echo $(flag)))
@@ -57,6 +61,7 @@ PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3
 
 .PHONY: inboxd unit-tests unit-test all demo test lint sanitize coverage install uninstall clean help deps
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 all: $(BUILD)/dtls-send ## build the program: build/dtls-send
 

@@ -8,6 +8,8 @@
 #include <mbedtls/pk.h>
 #include <mbedtls/x509_crt.h>
 
+#define CREDENTIALS_DATE_SIZE 80 /* bytes for a date, whatever is in the certificate */
+
 /* Where credentials come from. The strings stay the caller's. */
 typedef struct {
     const char *cert_file; /* PEM or DER: the device's certificate and the CA certificates, in any order */
@@ -35,6 +37,9 @@ bool credentials_load(credentials_t *credentials, const credentials_source_t *so
 
 /* Wipes and frees everything; harmless when repeated after credentials_init(). */
 void credentials_free(credentials_t *credentials);
+
+/* Writes a certificate's date as "2026-11-20 13:05:59 UTC". */
+void credentials_format_date(const mbedtls_x509_time *date, char text[static CREDENTIALS_DATE_SIZE]);
 
 /* Where the clock stands before the day this program was built, which is the likely cause of any certificate
  * that "is not yet valid", says so in a clause to append to a message; else "". A Raspberry Pi has no clock

@@ -4,7 +4,7 @@
 
 #include "dtls.h"
 
-/* Says what `status`, an mbed TLS error returned for state->ssl, or state->socket_error where that is set,
+/* Says what `status`, an mbed TLS error returned for state->ssl, or state->transport.error where that is set,
  * means to the caller: the outcome, and a clause for people in `reason`. Changes nothing in the state. */
 dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, size_t size);
 

@@ -15,16 +15,15 @@
 #ifndef DTLS_H
 #define DTLS_H
 
-#include <netdb.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <mbedtls/ctr_drbg.h>
-#include <mbedtls/net_sockets.h>
 #include <mbedtls/ssl.h>
 
 #include "credentials.h"
+#include "transport.h"
 #include "wait.h"
 
 #define DTLS_PAYLOAD_MAX 16384 /* bytes in one record (RFC 5246 section 6.2.1) */
@@ -56,34 +55,21 @@ typedef struct {
     wait_limit_t limit; /* bounds dtls_connect(), dtls_send() and dtls_receive() */
 } dtls_config_t;
 
-/* When mbed TLS wants its flight sent again (RFC 6347 section 4.2.4). On our own clock, since the library's
- * follows the wall clock, which NTP sets on a Pi in the middle of a run. */
-typedef struct {
-    int64_t intermediate_ms; /* on wait_now_ms()'s clock */
-    int64_t final_ms;        /* the same; 0: not running */
-} dtls_timer_t;
-
 /* Members are for dtls.c, but `credentials`, which the caller loads before connecting. */
 typedef struct {
     credentials_t credentials; /* x509 chain and anchors, pk */
-    mbedtls_net_context net;
+    transport_t transport;     /* net, and the timer */
     mbedtls_ssl_context ssl;
     mbedtls_ssl_config ssl_config;
     mbedtls_ctr_drbg_context drbg; /* seeded when first asked for a number */
     bool drbg_seeded;
     dtls_config_t config;
-    char server_name[256];          /* without a trailing dot or an IPv6 zone */
-    unsigned char name_address[16]; /* server_name where it is an IP address, in network order */
-    size_t name_address_length;     /* 4 or 16; 0: it is a DNS name */
-    char peer[80];                  /* numeric address and port of this attempt, for messages */
-    dtls_timer_t timer;
-    bool may_receive;      /* the library may take one more datagram in this call */
-    bool connected;        /* the handshake is complete: a close_notify would be understood */
-    int socket_error;      /* errno of the socket call that failed; 0: none did */
-    int64_t sent_us;       /* when the first datagram of this attempt left; 0: not yet */
-    int64_t round_trip_us; /* from there to the first answer; 0: none yet */
-    unsigned long datagrams_sent, datagrams_received;
-    unsigned long long bytes_sent, bytes_received; /* UDP payload */
+    char server_name[256];                /* without a trailing dot or an IPv6 zone */
+    unsigned char name_address[16];       /* server_name where it is an IP address, in network order */
+    size_t name_address_length;           /* 4 or 16; 0: it is a DNS name */
+    char bad_date[CREDENTIALS_DATE_SIZE]; /* of the certificate that is expired or not yet valid, for messages
+                                           */
+    bool connected;                       /* the handshake is complete: a close_notify would be understood */
     char error[512];
 } dtls_state_t;
 

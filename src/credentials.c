@@ -259,24 +259,24 @@ static const mbedtls_x509_crt *find_own(const credentials_t *credentials, const 
     return own;
 }
 
-static void format_date(const mbedtls_x509_time *date, char text[static 80])
+void credentials_format_date(const mbedtls_x509_time *date, char text[static CREDENTIALS_DATE_SIZE])
 {
-    snprintf(text, 80, "%04d-%02d-%02d %02d:%02d:%02d UTC", date->year, date->mon, date->day, date->hour,
-             date->min, date->sec);
+    snprintf(text, CREDENTIALS_DATE_SIZE, "%04d-%02d-%02d %02d:%02d:%02d UTC", date->year, date->mon,
+             date->day, date->hour, date->min, date->sec);
 }
 
 static bool check_dates(credentials_t *credentials, const char *path, const mbedtls_x509_crt *own)
 {
-    char date[80];
+    char date[CREDENTIALS_DATE_SIZE];
     if (mbedtls_x509_time_is_past(&own->valid_to)) {
-        format_date(&own->valid_to, date);
+        credentials_format_date(&own->valid_to, date);
         return fail(credentials,
                     "%s: expired %s; get a new certificate (those of the Span service last 14 days)", path,
                     date);
     }
     if (mbedtls_x509_time_is_future(&own->valid_from)) {
-        format_date(&own->valid_from, date);
-        return fail(credentials, "%s: not valid before %s%s", path, date, credentials_clock_hint());
+        credentials_format_date(&own->valid_from, date);
+        return fail(credentials, "%s: not yet valid: not valid before %s%s", path, date, credentials_clock_hint());
     }
     return true;
 }

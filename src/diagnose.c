@@ -38,42 +38,69 @@ static dtls_outcome_t diagnose_alert(int number, char *reason, size_t size)
             about_our_certificate = alerts[i].about_our_certificate;
         }
     }
-    const char *what = about_our_certificate ? "the server does not accept this device's certificate"
-                       : number == MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION
-                           ? "the server does not speak DTLS 1.2"
-                           : "the server ended the connection";
+    const char *what = "the server ended the connection";
+    if (about_our_certificate)
+        what = "the server refused this device's certificate";
+    else if (number == MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION)
+        what = "the server does not speak version 1.2 of DTLS";
+    else if (number == MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE)
+        what = "the server has no protocol version or cipher suite in common with this program";
     snprintf(reason, size, "%s (alert %d, %s)", what, number, name);
     return about_our_certificate ? DTLS_REJECTED : DTLS_PROTOCOL;
 }
 
+/* What is wrong with a certificate, without what is filled in. */
+static const struct {
+    uint32_t flag;
+    const char *text;
+} distrusts[] = {
+    {MBEDTLS_X509_BADCERT_EXPIRED, "expired "},
+    {MBEDTLS_X509_BADCERT_FUTURE, "not yet valid: not valid before "},
+    {MBEDTLS_X509_BADCERT_CN_MISMATCH, "not issued for the name "},
+    {MBEDTLS_X509_BADCERT_NOT_TRUSTED, "not signed by a trusted CA"},
+    {MBEDTLS_X509_BADCERT_EXT_KEY_USAGE, "not meant for servers (extended key usage)"},
+    {MBEDTLS_X509_BADCERT_KEY_USAGE, "not meant for this use (key usage)"},
+    {MBEDTLS_X509_BADCERT_BAD_MD, "signed with a weak hash"},
+    {MBEDTLS_X509_BADCERT_BAD_PK, "signed with an unacceptable algorithm"},
+    {MBEDTLS_X509_BADCERT_BAD_KEY, "its key is too weak or of another curve"},
+};
+
 static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flags, char *reason, size_t size)
 {
-    char reasons[300];
-    if (mbedtls_x509_crt_verify_info(reasons, sizeof reasons, "", flags) <= 0)
-        snprintf(reasons, sizeof reasons, "it is not valid");
-    for (char *newline; (newline = strchr(reasons, '\n')) != NULL;)
-        *newline = newline[1] != '\0' ? ' ' : '\0';
-    bool misnamed = (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) != 0;
-    snprintf(reason, size, "the server's certificate is refused: %s%s%s%s", reasons,
-             misnamed ? " It must be for " : "", misnamed ? state->server_name : "",
+    char list[400] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < sizeof distrusts / sizeof distrusts[0] && used < sizeof list; i++) {
+        uint32_t flag = distrusts[i].flag;
+        if ((flags & flag) == 0)
+            continue;
+        const char *value = "";
+        if (flag == MBEDTLS_X509_BADCERT_CN_MISMATCH)
+            value = state->server_name;
+        else if (flag == MBEDTLS_X509_BADCERT_EXPIRED || flag == MBEDTLS_X509_BADCERT_FUTURE)
+            value = state->bad_date;
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s%s", used > 0 ? ", " : "",
+                                 distrusts[i].text, value);
+    }
+    snprintf(reason, size, "the server's certificate is refused: %s%s", used > 0 ? list : "it is not valid",
              (flags & MBEDTLS_X509_BADCERT_FUTURE) != 0 ? credentials_clock_hint() : "");
     return DTLS_UNTRUSTED;
 }
 
 static dtls_outcome_t diagnose_socket(const dtls_state_t *state, char *reason, size_t size)
 {
-    switch (state->socket_error) {
+    switch (state->transport.error) {
     case ECONNREFUSED:
-        snprintf(reason, size, "nobody listens there (%s refused)", state->peer);
+        snprintf(reason, size, "nobody listens there (%s refused)", state->transport.peer);
         return DTLS_REFUSED;
     case EMFILE:
     case ENFILE:
     case ENOMEM:
     case ENOBUFS:
-        snprintf(reason, size, "no socket: %s", strerror(state->socket_error));
+        snprintf(reason, size, "no socket: %s", strerror(state->transport.error));
         return DTLS_SYSTEM;
     default: /* no route, no such address family, forbidden by a firewall, … */
-        snprintf(reason, size, "%s cannot be reached: %s", state->peer, strerror(state->socket_error));
+        snprintf(reason, size, "%s cannot be reached: %s", state->transport.peer,
+                 strerror(state->transport.error));
         return DTLS_REFUSED;
     }
 }
@@ -93,19 +120,19 @@ static dtls_outcome_t diagnose_other(const dtls_state_t *state, int status, char
 
 dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, size_t size)
 {
-    if (state->socket_error != 0)
+    if (state->transport.error != 0)
         return diagnose_socket(state, reason, size);
     switch (status) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return diagnose_alert(compat_alert(&state->ssl), reason, size);
     case MBEDTLS_ERR_SSL_TIMEOUT:
-        snprintf(reason, size, "no answer from %s", state->peer);
+        snprintf(reason, size, "no answer from %s", state->transport.peer);
         return DTLS_TIMEOUT;
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
         snprintf(reason, size, "the server closed the connection");
         return DTLS_CLOSED;
     case MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION:
-        snprintf(reason, size, "the server does not speak DTLS 1.2");
+        snprintf(reason, size, "the server does not speak version 1.2 of DTLS");
         return DTLS_PROTOCOL;
     case MBEDTLS_ERR_SSL_ALLOC_FAILED:
         snprintf(reason, size, "out of memory");

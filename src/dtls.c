@@ -69,7 +69,7 @@ void dtls_init(dtls_state_t *state)
 {
     memset(state, 0, sizeof *state);
     credentials_init(&state->credentials);
-    mbedtls_net_init(&state->net);
+    transport_init(&state->transport);
     mbedtls_ssl_init(&state->ssl);
     mbedtls_ssl_config_init(&state->ssl_config);
     mbedtls_ctr_drbg_init(&state->drbg);
@@ -82,7 +82,7 @@ const char *dtls_error_text(const dtls_state_t *state)
 
 int dtls_fd(const dtls_state_t *state)
 {
-    return state->net.fd;
+    return state->transport.net.fd;
 }
 
 const char *dtls_library(void)
@@ -94,10 +94,10 @@ const char *dtls_library(void)
 
 int64_t dtls_round_trip_us(const dtls_state_t *state)
 {
-    return state->round_trip_us;
+    return state->transport.round_trip_us;
 }
 
-/* --- What mbed TLS calls: randomness, the timer, the socket, its log --- */
+/* --- What mbed TLS calls --- */
 
 static int draw(void *context, unsigned char *output, size_t length)
 {
@@ -110,65 +110,6 @@ static int draw(void *context, unsigned char *output, size_t length)
         state->drbg_seeded = true;
     }
     return mbedtls_ctr_drbg_random(&state->drbg, output, length);
-}
-
-static void set_timer(void *context, uint32_t intermediate_ms, uint32_t final_ms)
-{
-    dtls_timer_t *timer = context;
-    int64_t now_ms = wait_now_ms();
-    timer->intermediate_ms = now_ms + intermediate_ms;
-    timer->final_ms = final_ms == 0 ? 0 : now_ms + final_ms;
-}
-
-/* -1: not running; 0, 1, 2: neither, the intermediate, the final delay has passed. */
-static int get_timer(void *context)
-{
-    const dtls_timer_t *timer = context;
-    int64_t now_ms = wait_now_ms();
-    if (timer->final_ms == 0)
-        return -1;
-    return now_ms >= timer->final_ms ? 2 : now_ms >= timer->intermediate_ms ? 1 : 0;
-}
-
-static int send_datagram(void *context, const unsigned char *bytes, size_t length)
-{
-    dtls_state_t *state = context;
-    ssize_t sent = send(state->net.fd, bytes, length, MSG_NOSIGNAL);
-    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
-        return MBEDTLS_ERR_SSL_WANT_WRITE;
-    if (sent < 0) {
-        state->socket_error = errno;
-        return MBEDTLS_ERR_NET_SEND_FAILED;
-    }
-    if (state->sent_us == 0)
-        state->sent_us = wait_now_us();
-    state->datagrams_sent++;
-    state->bytes_sent += (size_t)sent;
-    return (int)sent;
-}
-
-/* Gives one datagram a call, so that neither a flood of them keeps the library from returning to our
- * deadline, nor an empty record goes unnoticed before the next one (see compat_take_empty_record). */
-static int receive_datagram(void *context, unsigned char *buffer, size_t size)
-{
-    dtls_state_t *state = context;
-    if (!state->may_receive)
-        return MBEDTLS_ERR_SSL_WANT_READ;
-    ssize_t received = recv(state->net.fd, buffer, size, 0);
-    if (received < 0 && (errno == EAGAIN || errno == EINTR))
-        return MBEDTLS_ERR_SSL_WANT_READ;
-    if (received < 0) {
-        state->socket_error = errno;
-        return MBEDTLS_ERR_NET_RECV_FAILED;
-    }
-    state->may_receive = false;
-    state->datagrams_received++;
-    state->bytes_received += (size_t)received;
-    if (state->round_trip_us == 0)
-        state->round_trip_us = wait_now_us() - state->sent_us;
-    /* An empty datagram is nothing; to the library 0 would be the end of the connection, for anyone to send.
-     */
-    return received == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)received;
 }
 
 static void print_library_log(void *context, int level, const char *file, int line, const char *message)
@@ -200,22 +141,31 @@ static void set_server_name(dtls_state_t *state)
         state->name_address_length = 16;
 }
 
-/* Called for each certificate of the chain; depth 0 is the server's own. mbed TLS 2.28 knows no iPAddress
- * names, so addresses are compared here for all versions (RFC 5280 section 4.2.1.6); the library then checks
- * no name. */
-static int check_address(void *context, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
+/* mbed TLS 2.28 knows no iPAddress names, so addresses are compared here for all versions (RFC 5280 section
+ * 4.2.1.6); the library is then given no name to check. */
+static bool carries_address(const dtls_state_t *state, const mbedtls_x509_crt *certificate)
 {
-    const dtls_state_t *state = context;
-    if (depth != 0 || state->name_address_length == 0)
-        return 0;
     for (const mbedtls_x509_sequence *name = &certificate->subject_alt_names; name != NULL;
          name = name->next) {
         if (name->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_IP_ADDRESS) &&
             name->buf.len == state->name_address_length &&
             memcmp(name->buf.p, state->name_address, name->buf.len) == 0)
-            return 0;
+            return true;
     }
-    *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    return false;
+}
+
+/* Called for each certificate of the chain after the library's own checks; depth 0 is the server's. It only
+ * ever adds to what is wrong. */
+static int check_certificate(void *context, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
+{
+    dtls_state_t *state = context;
+    if (depth == 0 && state->name_address_length > 0 && !carries_address(state, certificate))
+        *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    if ((*flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0)
+        credentials_format_date(&certificate->valid_to, state->bad_date);
+    else if ((*flags & MBEDTLS_X509_BADCERT_FUTURE) != 0)
+        credentials_format_date(&certificate->valid_from, state->bad_date);
     return 0;
 }
 
@@ -234,7 +184,7 @@ static int configure(dtls_state_t *state)
     mbedtls_ssl_conf_renegotiation(config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
     mbedtls_ssl_conf_authmode(config, MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_cert_profile(config, &certificate_profile);
-    mbedtls_ssl_conf_verify(config, check_address, state);
+    mbedtls_ssl_conf_verify(config, check_certificate, state);
     mbedtls_ssl_conf_ca_chain(config, &state->credentials.anchors, NULL);
     mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
     mbedtls_ssl_conf_rng(config, draw, state);
@@ -259,16 +209,14 @@ static dtls_outcome_t explain(dtls_state_t *state, int status)
  * it again. */
 static dtls_outcome_t pause_for(dtls_state_t *state, int wanted, wait_limit_t limit)
 {
-    wait_limit_t sooner = limit;
-    if (state->timer.final_ms != 0 && state->timer.final_ms < limit.deadline_ms)
-        sooner.deadline_ms = state->timer.final_ms;
     if (wait_now_ms() - DRAIN_MS > limit.deadline_ms)
         return DTLS_TIMEOUT;
-    switch (wait_for(state->net.fd, wanted == MBEDTLS_ERR_SSL_WANT_WRITE ? POLLOUT : POLLIN, sooner)) {
+    switch (
+        transport_wait(&state->transport, wanted == MBEDTLS_ERR_SSL_WANT_WRITE ? POLLOUT : POLLIN, limit)) {
     case WAIT_READY:
         return DTLS_OK;
     case WAIT_TIMEOUT:
-        return sooner.deadline_ms < limit.deadline_ms ? DTLS_OK : DTLS_TIMEOUT;
+        return DTLS_TIMEOUT;
     case WAIT_INTERRUPTED:
         return fail(state, DTLS_INTERRUPTED, "interrupted");
     default:
@@ -283,41 +231,21 @@ static bool is_wanting(int status)
 
 /* --- Connecting --- */
 
-/* A fresh socket, and so a fresh source port: a server may still hold an old association with the last one.
- */
-static dtls_outcome_t open_socket(dtls_state_t *state, const struct addrinfo *address)
-{
-    char host[64], port[8];
-    mbedtls_net_free(&state->net);
-    state->socket_error = 0;
-    if (getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-        return fail(state, DTLS_REFUSED, "an address that cannot be written");
-    snprintf(state->peer, sizeof state->peer, address->ai_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host,
-             port);
-    log_step("trying %s", state->peer);
-    state->net.fd = socket(address->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (state->net.fd < 0 || connect(state->net.fd, address->ai_addr, address->ai_addrlen) != 0)
-        state->socket_error = errno;
-    return state->socket_error == 0 ? DTLS_OK : explain(state, 0);
-}
-
 static dtls_outcome_t prepare_handshake(dtls_state_t *state)
 {
-    state->sent_us = state->round_trip_us = 0;
-    state->timer = (dtls_timer_t){0};
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_init(&state->ssl);
     int status = mbedtls_ssl_setup(&state->ssl, &state->ssl_config);
-    /* No name for an address: check_address() does that, and RFC 6066 section 3 forbids it in the extension.
+    /* No name for an address: check_certificate() does that, and RFC 6066 section 3 forbids it in the
+     * extension.
      */
     if (status == 0)
         status =
             mbedtls_ssl_set_hostname(&state->ssl, state->name_address_length > 0 ? NULL : state->server_name);
     if (status != 0)
         return explain(state, status);
-    mbedtls_ssl_set_bio(&state->ssl, state, send_datagram, receive_datagram, NULL);
-    mbedtls_ssl_set_timer_cb(&state->ssl, &state->timer, set_timer, get_timer);
+    mbedtls_ssl_set_bio(&state->ssl, &state->transport, transport_send, transport_receive, NULL);
+    mbedtls_ssl_set_timer_cb(&state->ssl, &state->transport, transport_set_timer, transport_get_timer);
     mbedtls_ssl_set_mtu(&state->ssl, state->config.mtu != 0 ? state->config.mtu : DTLS_MTU_DEFAULT);
     return DTLS_OK;
 }
@@ -326,37 +254,38 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
 static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
 {
     for (;;) {
-        state->may_receive = true;
+        state->transport.may_receive = true;
         int status = mbedtls_ssl_handshake(&state->ssl);
         if (status == 0)
             break;
         dtls_outcome_t outcome =
             is_wanting(status)
-                ? pause_for(state, status, state->round_trip_us == 0 ? silent : state->config.limit)
+                ? pause_for(state, status, state->transport.round_trip_us == 0 ? silent : state->config.limit)
                 : explain(state, status);
         if (outcome == DTLS_CLOSED)
             return DTLS_PROTOCOL;
         if (outcome == DTLS_TIMEOUT)
             return fail(state, DTLS_TIMEOUT,
-                        state->round_trip_us == 0 ? "no answer from %s"
-                                                  : "the handshake with %s was not completed in time",
-                        state->peer);
+                        state->transport.round_trip_us == 0
+                            ? "no answer from %s"
+                            : "the handshake with %s was not completed in time",
+                        state->transport.peer);
         if (outcome != DTLS_OK)
             return outcome;
     }
     /* It would hold for application records too, and refuse any payload that is larger. */
     mbedtls_ssl_set_mtu(&state->ssl, 0);
     state->connected = true;
-    log_step("connected to %s: full handshake, %s, round trip %.1f ms", state->peer,
-             mbedtls_ssl_get_ciphersuite(&state->ssl), (double)state->round_trip_us / 1000);
+    log_step("connected to %s: full handshake, %s, round trip %.1f ms", state->transport.peer,
+             mbedtls_ssl_get_ciphersuite(&state->ssl), (double)state->transport.round_trip_us / 1000);
     return DTLS_OK;
 }
 
 static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *address, wait_limit_t silent)
 {
-    dtls_outcome_t outcome = open_socket(state, address);
-    if (outcome == DTLS_OK)
-        outcome = prepare_handshake(state);
+    bool opened = transport_open(&state->transport, address);
+    log_step("trying %s", state->transport.peer);
+    dtls_outcome_t outcome = opened ? prepare_handshake(state) : explain(state, 0);
     if (outcome == DTLS_OK)
         outcome = handshake(state, silent);
     if (outcome != DTLS_OK)
@@ -470,7 +399,7 @@ dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size
     wait_limit_t limit = wait_at_most(state->config.limit, timeout_ms);
     *length = 0;
     for (;;) {
-        state->may_receive = true;
+        state->transport.may_receive = true;
         int status = mbedtls_ssl_read(&state->ssl, NULL, 0); /* takes a record in, and nothing out of it */
         bool empty = compat_take_empty_record(&state->ssl);
         if (status == 0 && mbedtls_ssl_get_bytes_avail(&state->ssl) > 0)
@@ -492,12 +421,13 @@ void dtls_close(dtls_state_t *state)
     if (state->connected) {
         mbedtls_ssl_close_notify(&state->ssl);
         log_step("closed: %llu bytes in %lu datagrams sent, %llu bytes in %lu datagrams received",
-                 state->bytes_sent, state->datagrams_sent, state->bytes_received, state->datagrams_received);
+                 state->transport.bytes_sent, state->transport.datagrams_sent,
+                 state->transport.bytes_received, state->transport.datagrams_received);
     }
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_config_free(&state->ssl_config);
     mbedtls_ctr_drbg_free(&state->drbg);
-    mbedtls_net_free(&state->net);
+    transport_close(&state->transport);
     credentials_free(&state->credentials);
     dtls_init(state);
 }

@@ -1,0 +1,103 @@
+#include "transport.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include <mbedtls/ssl.h>
+
+void transport_init(transport_t *transport)
+{
+    *transport = (transport_t){0};
+    mbedtls_net_init(&transport->net);
+}
+
+bool transport_open(transport_t *transport, const struct addrinfo *address)
+{
+    char host[64], port[8];
+    transport_close(transport);
+    transport->error = 0;
+    transport->final_ms = 0;
+    transport->sent_us = transport->round_trip_us = 0;
+    if (getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) == 0)
+        snprintf(transport->peer, sizeof transport->peer,
+                 address->ai_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+    transport->net.fd = socket(address->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (transport->net.fd < 0 || connect(transport->net.fd, address->ai_addr, address->ai_addrlen) != 0)
+        transport->error = errno;
+    return transport->error == 0;
+}
+
+int transport_send(void *context, const unsigned char *bytes, size_t length)
+{
+    transport_t *transport = context;
+    ssize_t sent = send(transport->net.fd, bytes, length, MSG_NOSIGNAL);
+    if (sent < 0 && (errno == EAGAIN || errno == EINTR))
+        return MBEDTLS_ERR_SSL_WANT_WRITE;
+    if (sent < 0) {
+        transport->error = errno;
+        return MBEDTLS_ERR_NET_SEND_FAILED;
+    }
+    if (transport->sent_us == 0)
+        transport->sent_us = wait_now_us();
+    transport->datagrams_sent++;
+    transport->bytes_sent += (size_t)sent;
+    return (int)sent;
+}
+
+int transport_receive(void *context, unsigned char *buffer, size_t size)
+{
+    transport_t *transport = context;
+    if (!transport->may_receive)
+        return MBEDTLS_ERR_SSL_WANT_READ;
+    ssize_t received = recv(transport->net.fd, buffer, size, 0);
+    if (received < 0 && (errno == EAGAIN || errno == EINTR))
+        return MBEDTLS_ERR_SSL_WANT_READ;
+    if (received < 0) {
+        transport->error = errno;
+        return MBEDTLS_ERR_NET_RECV_FAILED;
+    }
+    transport->may_receive = false;
+    transport->datagrams_received++;
+    transport->bytes_received += (size_t)received;
+    if (transport->round_trip_us == 0)
+        transport->round_trip_us = wait_now_us() - transport->sent_us;
+    /* An empty datagram is nothing; to the library 0 would be the end of the connection, for anyone to send.
+     */
+    return received == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)received;
+}
+
+void transport_set_timer(void *context, uint32_t intermediate_ms, uint32_t final_ms)
+{
+    transport_t *transport = context;
+    int64_t now_ms = wait_now_ms();
+    transport->intermediate_ms = now_ms + intermediate_ms;
+    transport->final_ms = final_ms == 0 ? 0 : now_ms + final_ms;
+}
+
+int transport_get_timer(void *context)
+{
+    const transport_t *transport = context;
+    int64_t now_ms = wait_now_ms();
+    if (transport->final_ms == 0)
+        return -1;
+    if (now_ms >= transport->final_ms)
+        return 2;
+    return now_ms >= transport->intermediate_ms ? 1 : 0;
+}
+
+wait_outcome_t transport_wait(const transport_t *transport, short events, wait_limit_t limit)
+{
+    bool timer_first = transport->final_ms != 0 && transport->final_ms < limit.deadline_ms;
+    if (timer_first)
+        limit.deadline_ms = transport->final_ms;
+    wait_outcome_t outcome = wait_for(transport->net.fd, events, limit);
+    return outcome == WAIT_TIMEOUT && timer_first ? WAIT_READY : outcome;
+}
+
+void transport_close(transport_t *transport)
+{
+    mbedtls_net_free(&transport->net);
+}
