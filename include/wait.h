@@ -29,6 +29,9 @@ wait_limit_t wait_limit_in(int64_t delay_ms);
 /* The limit that is `delay_ms` from now, or `limit` itself if that is sooner. */
 wait_limit_t wait_at_most(wait_limit_t limit, int64_t delay_ms);
 
+/* Whether the cancel descriptor is readable now. */
+bool wait_is_cancelled(wait_limit_t limit);
+
 /* Waits until `fd` is ready for `events` (POLLIN, POLLOUT). A ready descriptor wins over a deadline that has
  * passed, a cancellation over both. fd -1: waits for the deadline or the cancellation alone. */
 wait_outcome_t wait_for(int fd, short events, wait_limit_t limit);

@@ -276,7 +276,8 @@ static bool check_dates(credentials_t *credentials, const char *path, const mbed
     }
     if (mbedtls_x509_time_is_future(&own->valid_from)) {
         credentials_format_date(&own->valid_from, date);
-        return fail(credentials, "%s: not yet valid: not valid before %s%s", path, date, credentials_clock_hint());
+        return fail(credentials, "%s: not yet valid: not valid before %s%s", path, date,
+                    credentials_clock_hint());
     }
     return true;
 }

@@ -134,6 +134,9 @@ static payload_outcome_t fill(payload_reader_t *reader)
             return fail(reader, PAYLOAD_UNREADABLE, strerror(errno));
         }
         ssize_t got = read(reader->fd, reader->input, sizeof reader->input);
+        /* Ctrl-C ends the writer of a pipe too: what came until then is not the whole payload. */
+        if (got == 0 && wait_is_cancelled(reader->limit))
+            return fail(reader, PAYLOAD_INTERRUPTED, "interrupted");
         if (got >= 0) {
             reader->start = 0;
             reader->end = (size_t)got;

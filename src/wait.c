@@ -58,6 +58,12 @@ static wait_outcome_t wait_for_any(struct pollfd *polled, nfds_t count, wait_lim
     }
 }
 
+bool wait_is_cancelled(wait_limit_t limit)
+{
+    limit.deadline_ms = 0;
+    return wait_for(-1, 0, limit) == WAIT_INTERRUPTED;
+}
+
 wait_outcome_t wait_for(int fd, short events, wait_limit_t limit)
 {
     struct pollfd polled[] = {{.fd = limit.cancel_fd, .events = POLLIN}, {.fd = fd, .events = events}};
