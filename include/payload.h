@@ -50,7 +50,8 @@ void payload_open(payload_reader_t *reader, payload_source_t source, wait_limit_
  * says in one line why. */
 payload_outcome_t payload_next(payload_reader_t *reader);
 
-/* The descriptor that payload_next() would have to wait for; -1: it can answer at once. */
+/* For PAYLOAD_LINES: the descriptor that payload_next() would have to wait for; -1: a line, or the end, is
+ * there. */
 int payload_fd(const payload_reader_t *reader);
 
 /* Closes what was opened. */

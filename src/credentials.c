@@ -190,7 +190,8 @@ static bool explain_key(credentials_t *credentials, const char *path, int status
             "\"openssl pkey -in %s -traditional -aes128 -out NEW\"",
             path, MBEDTLS_VERSION_STRING, path);
     return fail(credentials,
-                "%s: no private key that can be read in it (EC or RSA; PKCS#8, SEC1 or PKCS#1; PEM or DER)",
+                "%s: no private key that can be read in it (EC or RSA; PKCS#8, SEC1 or PKCS#1; PEM or "
+                "DER; an encrypted one needs --passphrase-file)",
                 path);
 }
 
@@ -287,18 +288,47 @@ static int add(mbedtls_x509_crt *list, const mbedtls_x509_crt *certificate)
     return mbedtls_x509_crt_parse_der(list, certificate->raw.p, certificate->raw.len);
 }
 
+/* Whether `issuer` alone makes `certificate` trustworthy, dates aside. */
+static bool has_signed(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *certificate)
+{
+    mbedtls_x509_crt alone;
+    uint32_t flags = MBEDTLS_X509_BADCERT_NOT_TRUSTED;
+    mbedtls_x509_crt_init(&alone);
+    if (add(&alone, issuer) == 0)
+        mbedtls_x509_crt_verify((mbedtls_x509_crt *)certificate, &alone, NULL, NULL, &flags, NULL, NULL);
+    mbedtls_x509_crt_free(&alone);
+    return (flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
+}
+
+/* Names settle it but where a CA has changed its key and kept its name; only then is a signature worth its
+ * price. */
 static const mbedtls_x509_crt *find_issuer(const mbedtls_x509_crt *bundle,
                                            const mbedtls_x509_crt *certificate)
 {
+    const mbedtls_x509_crt *found = NULL;
     for (; bundle != NULL; bundle = bundle->next) {
-        if (compat_is_ca(bundle) && same_name(&bundle->subject_raw, &certificate->issuer_raw))
-            return bundle;
+        if (!compat_is_ca(bundle) || !same_name(&bundle->subject_raw, &certificate->issuer_raw))
+            continue;
+        if (found == NULL)
+            found = bundle;
+        else if (!has_signed(found, certificate))
+            found = bundle;
     }
-    return NULL;
+    return found;
+}
+
+static bool holds(const mbedtls_x509_crt *list, const mbedtls_x509_crt *certificate)
+{
+    for (; list != NULL; list = list->next) {
+        if (list->raw.len == certificate->raw.len &&
+            memcmp(list->raw.p, certificate->raw.p, certificate->raw.len) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* The device's certificate and its issuers in the order that RFC 5246 section 7.4.2 asks for, less the root,
- * which the server must have anyhow. */
+ * which the server must have anyhow. CAs that have certified each other make no circle of it. */
 static int build_chain(credentials_t *credentials, const mbedtls_x509_crt *bundle,
                        const mbedtls_x509_crt *own)
 {
@@ -306,22 +336,20 @@ static int build_chain(credentials_t *credentials, const mbedtls_x509_crt *bundl
     const mbedtls_x509_crt *last = own;
     for (int count = 1; status == 0 && count < CHAIN_MAX && !is_self_issued(last); count++) {
         last = find_issuer(bundle, last);
-        if (last == NULL || is_self_issued(last))
+        if (last == NULL || is_self_issued(last) || holds(&credentials->chain, last))
             break;
         status = add(&credentials->chain, last);
     }
     return status;
 }
 
-/* The CA certificates beside the device's own, but never that one, though it may claim to be a CA: who holds
- * it could then pass for any server. */
-static int anchor_bundle(credentials_t *credentials, const mbedtls_x509_crt *bundle,
-                         const mbedtls_x509_crt *own)
+/* The CA certificates beside the device's own. Never one of the device's own key, old or new, though it may
+ * claim to be a CA: who holds that key could then pass for any server. */
+static int anchor_bundle(credentials_t *credentials, const mbedtls_x509_crt *bundle)
 {
     int status = 0;
     for (; bundle != NULL && status == 0; bundle = bundle->next) {
-        if (compat_is_ca(bundle) &&
-            !(bundle->raw.len == own->raw.len && memcmp(bundle->raw.p, own->raw.p, own->raw.len) == 0))
+        if (compat_is_ca(bundle) && !fits(bundle, &credentials->key))
             status = add(&credentials->anchors, bundle);
     }
     return status;
@@ -337,7 +365,7 @@ static bool sort_bundle(credentials_t *credentials, const credentials_source_t *
     if (!check_dates(credentials, source->cert_file, own))
         return false;
     if (build_chain(credentials, bundle, own) != 0 ||
-        (source->ca == NULL && anchor_bundle(credentials, bundle, own) != 0))
+        (source->ca == NULL && anchor_bundle(credentials, bundle) != 0))
         return fail(credentials, "%s: out of memory", source->cert_file);
     if (source->ca != NULL)
         return load_anchors(credentials, source->ca);

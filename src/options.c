@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <arpa/inet.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <string.h>
@@ -67,33 +68,63 @@ static bool parse_seconds(const char *text, int64_t least_ms, int64_t most_ms, i
     return value >= least_ms && value <= most_ms;
 }
 
+/* An IPv6 address, perhaps with a zone ("fe80::1%eth0"). */
+static bool is_ipv6(const char *text, size_t length)
+{
+    char address[INET6_ADDRSTRLEN];
+    struct in6_addr parsed;
+    const char *zone = memchr(text, '%', length);
+    if (zone != NULL)
+        length = (size_t)(zone - text);
+    if (length >= sizeof address)
+        return false;
+    memcpy(address, text, length);
+    address[length] = '\0';
+    return inet_pton(AF_INET6, address, &parsed) == 1;
+}
+
+/* Finds the parts of "HOST", "HOST:PORT", "IPV6", "[IPV6]" and "[IPV6]:PORT"; *port is NULL where there is
+ * none. */
+static bool split_server(const char *value, const char **host, size_t *length, const char **port)
+{
+    const char *end = value;
+    *host = value;
+    if (*value == '[') {
+        *host = value + 1;
+        *length = strcspn(*host, "]");
+        end = *host + *length;
+        if (*end++ != ']' || !is_ipv6(*host, *length))
+            return false;
+    } else if (strchr(value, ':') != strrchr(value, ':')) {
+        *length = strlen(value);
+        end = value + *length;
+        if (!is_ipv6(value, *length))
+            return false;
+    } else {
+        *length = strcspn(value, ":");
+        end = value + *length;
+    }
+    *port = *end == ':' ? end + 1 : NULL;
+    return *end == ':' || *end == '\0';
+}
+
 static const char *set_server(options_t *options, const char *value)
 {
-    const char *host = value;
-    const char *colon = strchr(value, ':');
-    size_t length = strcspn(value, ":");
-    uint64_t port = 0;
-
-    if (*value == '[') {
-        host = value + 1;
-        length = strcspn(host, "]");
-        if (host[length] == '\0' || (host[length + 1] != '\0' && host[length + 1] != ':'))
-            return "must be HOST, HOST:PORT or [IPV6]:PORT";
-        colon = host[length + 1] == ':' ? host + length + 1 : NULL;
-    } else if (colon != NULL && strchr(colon + 1, ':') != NULL) { /* an IPv6 address without brackets */
-        length = strlen(value);
-        colon = NULL;
-    }
+    const char *host = NULL, *port = NULL;
+    size_t length = 0;
+    uint64_t number = 0;
+    if (!split_server(value, &host, &length, &port))
+        return "must be HOST, HOST:PORT or [IPV6]:PORT";
     if (length == 0)
         return "has no host";
     if (length >= sizeof options->host)
         return "has a host name of more than 255 characters";
-    if (colon != NULL && !parse_number(colon + 1, 1, 65535, &port))
+    if (port != NULL && !parse_number(port, 1, 65535, &number))
         return "must have a port from 1 to 65535 after its colon";
     memcpy(options->host, host, length);
     options->host[length] = '\0';
-    if (colon != NULL)
-        snprintf(options->port, sizeof options->port, "%u", (unsigned)port);
+    if (port != NULL)
+        snprintf(options->port, sizeof options->port, "%u", (unsigned)number);
     return NULL;
 }
 

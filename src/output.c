@@ -179,6 +179,8 @@ static void emit_json_string(output_t *output, const unsigned char *text, size_t
         char escaped[8];
         if (text[i] == '"' || text[i] == '\\')
             snprintf(escaped, sizeof escaped, "\\%c", text[i]);
+        else if (text[i] == 0xc2 && i + 1 < length && text[i + 1] < 0xa0) /* C1: a terminal would act on it */
+            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)text[++i]);
         else if (text[i] < 0x20 || text[i] == 0x7f)
             snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)text[i]);
         else

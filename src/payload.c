@@ -211,7 +211,8 @@ payload_outcome_t payload_next(payload_reader_t *reader)
 
 int payload_fd(const payload_reader_t *reader)
 {
-    return reader->finished || reader->start < reader->end ? -1 : reader->fd;
+    bool line_waits = memchr(reader->input + reader->start, '\n', reader->end - reader->start) != NULL;
+    return reader->finished || line_waits ? -1 : reader->fd;
 }
 
 void payload_close(payload_reader_t *reader)

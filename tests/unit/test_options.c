@@ -1,0 +1,722 @@
+/* options.h: what a command line is understood as, and what is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "log.h"
+#include "options.h"
+
+static options_t options;
+static char error[256];
+
+static options_outcome_t parse(char **argv)
+{
+    int argc = 0;
+    while (argv[argc] != NULL)
+        argc++;
+    memset(&options, 0x5a, sizeof options);
+    snprintf(error, sizeof error, "untouched");
+    return options_parse(argc, argv, &options, error, sizeof error);
+}
+
+#define PARSE(...) parse((char *[]){"dtls-send", __VA_ARGS__, NULL})
+
+#define ACCEPT(...)                                                                                          \
+    do {                                                                                                     \
+        options_outcome_t outcome = PARSE(__VA_ARGS__);                                                      \
+        if (outcome != OPTIONS_RUN)                                                                          \
+            fail_msg("outcome %d: %s", (int)outcome, error);                                                 \
+    } while (0)
+
+/* Refused, with one line that has `mention` in it. */
+#define REFUSE(mention, ...)                                                                                 \
+    do {                                                                                                     \
+        options_outcome_t outcome = PARSE(__VA_ARGS__);                                                      \
+        if (outcome != OPTIONS_BAD)                                                                          \
+            fail_msg("outcome %d, not OPTIONS_BAD", (int)outcome);                                           \
+        if (strstr(error, mention) == NULL || strchr(error, '\n') != NULL)                                   \
+            fail_msg("'%s' in one line is missing from: %s", mention, error);                                \
+    } while (0)
+
+static bool same_string(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool same_options(const options_t *a, const options_t *b)
+{
+    return same_string(a->host, b->host) && same_string(a->port, b->port) &&
+           same_string(a->server_name, b->server_name) && a->family == b->family &&
+           same_string(a->cert_file, b->cert_file) && same_string(a->key_file, b->key_file) &&
+           same_string(a->passphrase_file, b->passphrase_file) && same_string(a->ca, b->ca) &&
+           a->payload.kind == b->payload.kind &&
+           (a->payload.kind == PAYLOAD_LINES || same_string(a->payload.text, b->payload.text)) &&
+           a->payload.hex == b->payload.hex && a->wait_ms == b->wait_ms && a->count == b->count &&
+           a->format == b->format && a->timeout_ms == b->timeout_ms && a->mtu == b->mtu &&
+           a->verbosity == b->verbosity;
+}
+
+static void a_payload_alone_is_sent_with_the_documented_defaults(void **state)
+{
+    (void)state;
+    ACCEPT("hello");
+    assert_string_equal(options.host, "data.lab5e.com");
+    assert_string_equal(options.port, "1234");
+    assert_null(options.server_name);
+    assert_int_equal(options.family, AF_UNSPEC);
+    assert_string_equal(options.cert_file, "cert.crt");
+    assert_string_equal(options.key_file, "key.pem");
+    assert_null(options.passphrase_file);
+    assert_null(options.ca);
+    assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+    assert_string_equal(options.payload.text, "hello");
+    assert_false(options.payload.hex);
+    assert_int_equal(options.wait_ms, 1000);
+    assert_int_equal(options.count, 0);
+    assert_int_equal(options.format, OUTPUT_TEXT);
+    assert_int_equal(options.timeout_ms, 60000);
+    assert_int_equal(options.mtu, 1232);
+    assert_int_equal(options.verbosity, LOG_ERROR);
+}
+
+static void long_options_set_their_own_members(void **state)
+{
+    (void)state;
+    ACCEPT("--server", "example.org:5684", "--server-name", "inbox", "--ipv4", "--cert", "me.crt", "--key",
+           "me.key", "--passphrase-file", "secret", "--ca", "roots", "--file", "data.bin", "--hex", "--wait",
+           "2.5", "--count", "3", "--output", "json", "--timeout", "30", "--mtu", "1024", "--verbose");
+    assert_string_equal(options.host, "example.org");
+    assert_string_equal(options.port, "5684");
+    assert_string_equal(options.server_name, "inbox");
+    assert_int_equal(options.family, AF_INET);
+    assert_string_equal(options.cert_file, "me.crt");
+    assert_string_equal(options.key_file, "me.key");
+    assert_string_equal(options.passphrase_file, "secret");
+    assert_string_equal(options.ca, "roots");
+    assert_int_equal(options.payload.kind, PAYLOAD_FILE);
+    assert_string_equal(options.payload.text, "data.bin");
+    assert_true(options.payload.hex);
+    assert_int_equal(options.wait_ms, 2500);
+    assert_int_equal(options.count, 3);
+    assert_int_equal(options.format, OUTPUT_JSON);
+    assert_int_equal(options.timeout_ms, 30000);
+    assert_int_equal(options.mtu, 1024);
+    assert_int_equal(options.verbosity, LOG_STEPS);
+}
+
+static void short_options_set_their_own_members(void **state)
+{
+    (void)state;
+    ACCEPT("-s", "[2001:db8::1]:1", "-6", "-c", "a", "-k", "b", "-C", "c", "-l", "-x", "-w", "0", "-n", "1",
+           "-o", "raw", "-t", "0.5", "-q");
+    assert_string_equal(options.host, "2001:db8::1");
+    assert_string_equal(options.port, "1");
+    assert_int_equal(options.family, AF_INET6);
+    assert_string_equal(options.cert_file, "a");
+    assert_string_equal(options.key_file, "b");
+    assert_string_equal(options.ca, "c");
+    assert_int_equal(options.payload.kind, PAYLOAD_LINES);
+    assert_true(options.payload.hex);
+    assert_int_equal(options.wait_ms, 0);
+    assert_int_equal(options.count, 1);
+    assert_int_equal(options.format, OUTPUT_RAW);
+    assert_int_equal(options.timeout_ms, 500);
+    assert_int_equal(options.verbosity, LOG_QUIET);
+}
+
+/* Every option, with a value that is not the default. */
+static const struct row {
+    const char *letter; /* NULL: none */
+    const char *name;
+    const char *value; /* NULL: takes none */
+    bool source;       /* is a payload source itself */
+} rows[] = {
+    {"s", "server", "example.org:99", false},
+    {NULL, "server-name", "inbox", false},
+    {"4", "ipv4", NULL, false},
+    {"6", "ipv6", NULL, false},
+    {"c", "cert", "me.crt", false},
+    {"k", "key", "me.key", false},
+    {NULL, "passphrase-file", "pw", false},
+    {"C", "ca", "roots", false},
+    {"f", "file", "data.bin", true},
+    {"l", "lines", NULL, true},
+    {"x", "hex", NULL, false},
+    {"w", "wait", "7.125", false},
+    {"n", "count", "5", false},
+    {"o", "output", "hex", false},
+    {"t", "timeout", "9", false},
+    {NULL, "mtu", "512", false},
+    {"v", "verbose", NULL, false},
+    {"q", "quiet", NULL, false},
+};
+
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+/* The ways to write an option: --name value, --name=value, -x value, -xvalue. */
+enum { APART, WITH_EQUALS, LETTER_APART, LETTER_TOGETHER, NOTATIONS };
+
+/* Writes `row` in a notation to one or two arguments; returns how many, 0: it cannot be written so. */
+static int write_option(const struct row *row, int notation, char first[static 64], char **arguments)
+{
+    bool letter = notation == LETTER_APART || notation == LETTER_TOGETHER;
+    bool together = notation == WITH_EQUALS || notation == LETTER_TOGETHER;
+    if ((letter && row->letter == NULL) || (together && row->value == NULL))
+        return 0;
+    snprintf(first, 64, "%s%s%s%s", letter ? "-" : "--", letter ? row->letter : row->name,
+             notation == WITH_EQUALS ? "=" : "", together ? row->value : "");
+    arguments[0] = first;
+    if (row->value == NULL || together)
+        return 1;
+    arguments[1] = (char *)row->value;
+    return 2;
+}
+
+static void every_notation_of_an_option_means_the_same(void **state)
+{
+    (void)state;
+    for (const struct row *row = rows; row < rows + ROWS; row++) {
+        options_t reference = {.mtu = 0};
+        for (int notation = APART; notation < NOTATIONS; notation++) {
+            char first[64];
+            char *argv[5] = {"dtls-send"};
+            int argc = 1 + write_option(row, notation, first, argv + 1);
+            if (argc == 1)
+                continue;
+            if (!row->source)
+                argv[argc] = "payload";
+            if (parse(argv) != OPTIONS_RUN)
+                fail_msg("%s: %s", first, error);
+            if (notation == APART)
+                reference = options;
+            else if (!same_options(&options, &reference))
+                fail_msg("%s means something else than --%s", first, row->name);
+        }
+        ACCEPT("payload");
+        if (same_options(&options, &reference))
+            fail_msg("--%s changed nothing", row->name);
+    }
+}
+
+static void an_option_given_twice_is_refused_and_named(void **state)
+{
+    (void)state;
+    for (const struct row *row = rows; row < rows + ROWS; row++) {
+        for (int notation = APART; notation < NOTATIONS; notation++) {
+            char first[64], again[64], name[40];
+            char *argv[7] = {"dtls-send"};
+            int argc = 1 + write_option(row, APART, first, argv + 1);
+            int more = write_option(row, notation, again, argv + argc);
+            if (more == 0 || strcmp(row->name, "verbose") == 0)
+                continue;
+            if (!row->source)
+                argv[argc + more] = "payload";
+            snprintf(name, sizeof name, "--%s", row->name);
+            if (parse(argv) != OPTIONS_BAD || strstr(error, name) == NULL)
+                fail_msg("%s %s: %s", first, again, error);
+        }
+    }
+}
+
+static void an_option_without_its_value_is_refused_and_named(void **state)
+{
+    (void)state;
+    for (const struct row *row = rows; row < rows + ROWS; row++) {
+        char first[64], name[40];
+        if (row->value == NULL)
+            continue;
+        snprintf(name, sizeof name, "--%s", row->name);
+        snprintf(first, sizeof first, "--%s", row->name);
+        if (parse((char *[]){"dtls-send", "payload", first, NULL}) != OPTIONS_BAD ||
+            strstr(error, name) == NULL)
+            fail_msg("%s: %s", first, error);
+        if (row->letter == NULL)
+            continue;
+        snprintf(first, sizeof first, "-%s", row->letter);
+        if (parse((char *[]){"dtls-send", "payload", first, NULL}) != OPTIONS_BAD ||
+            strstr(error, name) == NULL)
+            fail_msg("%s: %s", first, error);
+    }
+}
+
+static void a_value_for_an_option_that_takes_none_is_refused(void **state)
+{
+    (void)state;
+    for (const struct row *row = rows; row < rows + ROWS; row++) {
+        char first[64], name[40];
+        if (row->value != NULL)
+            continue;
+        snprintf(first, sizeof first, "--%s=yes", row->name);
+        snprintf(name, sizeof name, "--%s", row->name);
+        if (parse((char *[]){"dtls-send", first, "payload", NULL}) != OPTIONS_BAD ||
+            strstr(error, name) == NULL)
+            fail_msg("%s: %s", first, error);
+    }
+}
+
+static void servers_are_split_into_host_and_port(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value, *host, *port;
+    } servers[] = {
+        {"example.org", "example.org", "1234"},
+        {"example.org:1", "example.org", "1"},
+        {"example.org:65535", "example.org", "65535"},
+        {"192.0.2.7", "192.0.2.7", "1234"},
+        {"192.0.2.7:5684", "192.0.2.7", "5684"},
+        {"[2001:db8::1]:5684", "2001:db8::1", "5684"},
+        {"[2001:db8::1]", "2001:db8::1", "1234"},
+        {"2001:db8::1", "2001:db8::1", "1234"},
+        {"::1", "::1", "1234"},
+        {"::", "::", "1234"},
+        {"[::ffff:192.0.2.7]:80", "::ffff:192.0.2.7", "80"},
+        {"[fe80::1%eth0]:80", "fe80::1%eth0", "80"},
+    };
+    for (size_t i = 0; i < sizeof servers / sizeof servers[0]; i++) {
+        ACCEPT("--server", (char *)servers[i].value, "payload");
+        assert_string_equal(options.host, servers[i].host);
+        assert_string_equal(options.port, servers[i].port);
+    }
+}
+
+static void malformed_servers_are_refused(void **state)
+{
+    (void)state;
+    static const char *const servers[] = {
+        "",         "host:",   "host:0",      "host:65536", "host:12x",  "host:-1",
+        "host:+1",  "host: 1", "host:1 ",     "host:0x10",  "host:1e3",  "host:4294967376",
+        ":1234",    ":",       "[::1",        "[::1]x",     "[::1]1234", "[::1]:",
+        "[::1]:0",  "[::1]:x", "[::1]:65536", "[]",         "[]:1234",   "host:99999999999999999999",
+        "host:1.5",
+    };
+    for (size_t i = 0; i < sizeof servers / sizeof servers[0]; i++) {
+        char *value = strdup(servers[i]); /* so that the sanitizers watch its end */
+        assert_non_null(value);
+        if (PARSE("--server", value, "payload") != OPTIONS_BAD || strstr(error, "--server") == NULL)
+            fail_msg("'%s': %s", value, error);
+        free(value);
+    }
+}
+
+static void a_host_may_have_255_characters_and_no_more(void **state)
+{
+    (void)state;
+    char host[300];
+    memset(host, 'a', sizeof host);
+    snprintf(host + 255, 4, ":80");
+    ACCEPT("-s", host, "payload");
+    assert_int_equal(strlen(options.host), 255);
+    assert_string_equal(options.port, "80");
+    memset(host, 'a', sizeof host);
+    host[256] = '\0';
+    REFUSE("--server", "-s", host, "payload");
+    snprintf(host + 256, 4, ":80");
+    REFUSE("--server", "-s", host, "payload");
+    memset(host, '1', sizeof host);
+    host[0] = '[';
+    snprintf(host + 257, 5, "]:80");
+    REFUSE("--server", "-s", host, "payload");
+    memset(host, ':', sizeof host);
+    host[256] = '\0';
+    REFUSE("--server", "-s", host, "payload");
+}
+
+static void what_is_not_a_plain_number_is_refused_and_its_option_named(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"--wait", "--timeout", "--count", "--mtu"};
+    static const char *const values[] = {
+        "1e9", "-1",   "0x10",  "999999999999",
+        "",    " 1",   "1 ",    "+1",
+        "1.",  ".",    "nan",   "inf",
+        "1,5", "1..5", "--1",   "18446744073709552640",
+        "1s",  "1h",   "1.5.5", "18446744073709551617",
+        "-0",  "1.-5", "1.x",   "0.5e1",
+        "\t1", "1\n",  "1.5 ",  "99999999999999999999",
+        "½",
+    };
+    for (size_t n = 0; n < sizeof names / sizeof names[0]; n++) {
+        for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+            char joined[64];
+            snprintf(joined, sizeof joined, "%s=%s", names[n], values[i]);
+            if (PARSE((char *)names[n], (char *)values[i], "payload") != OPTIONS_BAD ||
+                strstr(error, names[n]) == NULL)
+                fail_msg("%s '%s': %s", names[n], values[i], error);
+            if (PARSE(joined, "payload") != OPTIONS_BAD || strstr(error, names[n]) == NULL)
+                fail_msg("%s: %s", joined, error);
+        }
+    }
+}
+
+static void seconds_are_decimal_to_the_millisecond(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *value;
+        int64_t milliseconds;
+    } seconds[] = {
+        {"1", 1000},
+        {"0.25", 250},
+        {"0.5", 500},
+        {"2.75", 2750},
+        {"1.001", 1001},
+        {"10.0", 10000},
+        {"0.1234567", 123},
+        {"3.00099", 3000},
+        {"007", 7000},
+        {"0.001", 1},
+        {"86400", 86400000},
+        {"1.50", 1500},
+        {"4.0000000000000000000000000000000001", 4000},
+    };
+    for (size_t i = 0; i < sizeof seconds / sizeof seconds[0]; i++) {
+        char *value = (char *)seconds[i].value;
+        ACCEPT("--wait", value, "--timeout", value, "payload");
+        assert_int_equal(options.wait_ms, seconds[i].milliseconds);
+        assert_int_equal(options.timeout_ms, seconds[i].milliseconds);
+    }
+}
+
+static void no_wait_is_allowed_but_no_timeout_is_not(void **state)
+{
+    (void)state;
+    ACCEPT("--wait", "0", "payload");
+    assert_int_equal(options.wait_ms, 0);
+    ACCEPT("--wait", "0.0", "payload");
+    assert_int_equal(options.wait_ms, 0);
+    REFUSE("--timeout", "--timeout", "0", "payload");
+    REFUSE("--timeout", "--timeout", "0.0", "payload");
+    REFUSE("--timeout", "--timeout", "0.0009", "payload");
+}
+
+static void a_count_is_a_whole_number_from_one(void **state)
+{
+    (void)state;
+    ACCEPT("--count", "1", "payload");
+    assert_int_equal(options.count, 1);
+    ACCEPT("--count", "1000000", "payload");
+    assert_int_equal(options.count, 1000000);
+    REFUSE("--count", "--count", "0", "payload");
+    REFUSE("--count", "--count", "1.5", "payload");
+}
+
+static void an_mtu_is_from_256_to_16384(void **state)
+{
+    (void)state;
+    ACCEPT("--mtu", "256", "payload");
+    assert_int_equal(options.mtu, 256);
+    ACCEPT("--mtu", "16384", "payload");
+    assert_int_equal(options.mtu, 16384);
+    REFUSE("--mtu", "--mtu", "255", "payload");
+    REFUSE("--mtu", "--mtu", "16385", "payload");
+    REFUSE("--mtu", "--mtu", "66768", "payload"); /* 1232 in 16 bits */
+    REFUSE("--mtu", "--mtu", "0", "payload");
+    REFUSE("--mtu", "--mtu", "1232.5", "payload");
+}
+
+static void each_output_format_is_known_by_its_name_alone(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        output_format_t format;
+    } formats[] = {{"text", OUTPUT_TEXT},
+                   {"raw", OUTPUT_RAW},
+                   {"hex", OUTPUT_HEX},
+                   {"base64", OUTPUT_BASE64},
+                   {"json", OUTPUT_JSON}};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        ACCEPT("--output", (char *)formats[i].name, "payload");
+        assert_int_equal(options.format, formats[i].format);
+    }
+    static const char *const wrong[] = {"", "JSON", "js", "jsonl", "text ", "binary", "0"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        REFUSE("--output", "--output", (char *)wrong[i], "payload");
+}
+
+static void verbosity_grows_with_each_v_up_to_the_debug_log(void **state)
+{
+    (void)state;
+    ACCEPT("-v", "payload");
+    assert_int_equal(options.verbosity, LOG_STEPS);
+    ACCEPT("-vv", "payload");
+    assert_int_equal(options.verbosity, LOG_DEBUG);
+    ACCEPT("--verbose", "payload", "-v");
+    assert_int_equal(options.verbosity, LOG_DEBUG);
+    ACCEPT("-vvvv", "payload");
+    assert_int_equal(options.verbosity, LOG_DEBUG);
+}
+
+static void options_that_exclude_each_other_are_refused_and_both_named(void **state)
+{
+    (void)state;
+    REFUSE("--ipv4", "-4", "-6", "payload");
+    REFUSE("--ipv6", "-4", "-6", "payload");
+    REFUSE("--ipv4", "-64", "payload");
+    REFUSE("--ipv6", "-64", "payload");
+    REFUSE("--verbose", "-v", "-q", "payload");
+    REFUSE("--quiet", "-v", "-q", "payload");
+    REFUSE("--verbose", "-q", "--verbose", "payload");
+    REFUSE("--quiet", "-q", "--verbose", "payload");
+}
+
+static void unknown_options_are_refused_and_named(void **state)
+{
+    (void)state;
+    REFUSE("--frobnicate", "--frobnicate", "payload");
+    REFUSE("--frobnicate", "--frobnicate=3", "payload");
+    REFUSE("--frobnicate", "payload", "--frobnicate");
+    REFUSE("-Z", "-Z", "payload");
+    REFUSE("-Z", "-lZ");
+    REFUSE("-?", "-?", "payload");
+    REFUSE("-:", "-:", "payload");
+    REFUSE("--ver", "--ver", "payload"); /* --verbose or --version? */
+}
+
+static void empty_names_are_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"--server", "--server-name",     "--cert",
+                                        "--key",    "--passphrase-file", "--ca"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        REFUSE(names[i], (char *)names[i], "", "payload");
+    REFUSE("--file", "--file", "");
+}
+
+static void a_run_without_a_payload_source_is_refused(void **state)
+{
+    (void)state;
+    static char *const sources[] = {"PAYLOAD", "--file", "--lines"};
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        assert_int_equal(parse((char *[]){"dtls-send", NULL}), OPTIONS_BAD);
+        assert_non_null(strstr(error, sources[i]));
+        REFUSE(sources[i], "--hex", "-v");
+        REFUSE(sources[i], "--");
+    }
+}
+
+static void two_payload_sources_are_refused_and_both_named(void **state)
+{
+    (void)state;
+    REFUSE("--file", "--file", "a", "secret-payload");
+    REFUSE("PAYLOAD", "--file", "a", "secret-payload");
+    REFUSE("--lines", "--lines", "secret-payload");
+    REFUSE("PAYLOAD", "--lines", "secret-payload");
+    REFUSE("--lines", "-l", "-f", "a");
+    REFUSE("--file", "-l", "-f", "a");
+    REFUSE("--lines", "-f", "a", "-l");
+    REFUSE("--file", "-f", "a", "-l");
+    REFUSE("PAYLOAD", "secret-payload", "another");
+    REFUSE("PAYLOAD", "", "another");
+    REFUSE("PAYLOAD", "--lines", "--", "");
+}
+
+static void an_empty_payload_is_a_payload(void **state)
+{
+    (void)state;
+    ACCEPT("");
+    assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+    assert_string_equal(options.payload.text, "");
+    ACCEPT("--", "");
+    assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+    assert_string_equal(options.payload.text, "");
+}
+
+static void after_two_dashes_everything_is_payload(void **state)
+{
+    (void)state;
+    static char *const payloads[] = {"-12.5", "--help", "--", "-", "-h", "--no-such-option"};
+    for (size_t i = 0; i < sizeof payloads / sizeof payloads[0]; i++) {
+        ACCEPT("-s", "host", "--", payloads[i]);
+        assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+        assert_string_equal(options.payload.text, payloads[i]);
+        assert_string_equal(options.host, "host");
+    }
+}
+
+static void a_dash_is_standard_input_only_after_file(void **state)
+{
+    (void)state;
+    ACCEPT("-f", "-");
+    assert_int_equal(options.payload.kind, PAYLOAD_FILE);
+    assert_string_equal(options.payload.text, "-");
+    ACCEPT("-");
+    assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+    assert_string_equal(options.payload.text, "-");
+}
+
+static void the_payload_may_stand_before_between_and_after_options(void **state)
+{
+    (void)state;
+    char payload[] = "hello";
+    ACCEPT(payload, "-s", "host:9", "-x");
+    assert_ptr_equal(options.payload.text, payload);
+    assert_string_equal(options.port, "9");
+    ACCEPT("-s", "host:9", payload, "-x");
+    assert_ptr_equal(options.payload.text, payload);
+    assert_true(options.payload.hex);
+    ACCEPT("-xs", "host:9", payload);
+    assert_ptr_equal(options.payload.text, payload);
+    assert_string_equal(options.port, "9");
+}
+
+static void help_and_version_need_no_payload(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("-h"), OPTIONS_HELP);
+    assert_int_equal(PARSE("--help"), OPTIONS_HELP);
+    assert_int_equal(PARSE("-V"), OPTIONS_VERSION);
+    assert_int_equal(PARSE("--version"), OPTIONS_VERSION);
+    assert_int_equal(PARSE("-s", "host", "-vh", "payload"), OPTIONS_HELP);
+    assert_int_equal(PARSE("payload", "-V", "-h"), OPTIONS_VERSION);
+}
+
+static void an_error_never_quotes_the_payload(void **state)
+{
+    (void)state;
+    static char secret[] = "correct-horse-battery";
+    char *lines[][6] = {
+        {"dtls-send", "-l", secret, NULL},
+        {"dtls-send", secret, "-f", "file", NULL},
+        {"dtls-send", secret, secret, NULL},
+        {"dtls-send", secret, "-Z", NULL},
+        {"dtls-send", secret, "--frobnicate", NULL},
+        {"dtls-send", secret, "--wait", "x", NULL},
+        {"dtls-send", "--count", "0", "--", secret, NULL},
+        {"dtls-send", secret, "--server", NULL},
+        {"dtls-send", secret, "--lines=3", NULL},
+        {"dtls-send", "--frobnicate=correct-horse-battery", NULL},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        if (parse(lines[i]) != OPTIONS_BAD || strstr(error, "horse") != NULL)
+            fail_msg("line %zu: %s", i, error);
+    }
+}
+
+static void an_error_is_written_for_a_refusal_only_and_never_beyond_its_buffer(void **state)
+{
+    (void)state;
+    char small[9] = "12345678";
+    char *bad[] = {"dtls-send", "--wait", "soon", "payload", NULL};
+    assert_int_equal(options_parse(4, bad, &options, small, 6), OPTIONS_BAD);
+    assert_int_equal(strlen(small), 5);
+    assert_string_equal(small + 6, "78");
+    ACCEPT("payload");
+    assert_string_equal(error, "untouched");
+    assert_int_equal(PARSE("--help"), OPTIONS_HELP);
+    assert_string_equal(error, "untouched");
+    assert_int_equal(PARSE("--version"), OPTIONS_VERSION);
+    assert_string_equal(error, "untouched");
+}
+
+static void a_call_depends_on_none_before_it(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(PARSE("-hlxv"), OPTIONS_HELP); /* getopt stops amid an argument */
+        ACCEPT("-x", "hello", "-v");
+        assert_string_equal(options.payload.text, "hello");
+        assert_true(options.payload.hex);
+        assert_int_equal(options.verbosity, LOG_STEPS);
+        REFUSE("-Z", "-Zv", "hello");
+        ACCEPT("hello");
+        assert_false(options.payload.hex);
+        assert_int_equal(options.verbosity, LOG_ERROR);
+    }
+}
+
+static void parsing_prints_nothing(void **state)
+{
+    (void)state;
+    int saved = dup(STDERR_FILENO);
+    int ends[2];
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+    close(ends[1]);
+    options_outcome_t unknown = PARSE("--frobnicate", "payload");
+    options_outcome_t missing = PARSE("payload", "-s");
+    options_outcome_t surplus = PARSE("--lines=x");
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    char text[64];
+    assert_int_equal(read(ends[0], text, sizeof text), 0);
+    close(ends[0]);
+    assert_int_equal(unknown, OPTIONS_BAD);
+    assert_int_equal(missing, OPTIONS_BAD);
+    assert_int_equal(surplus, OPTIONS_BAD);
+}
+
+static void help_tells_every_option_with_its_letter(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t length = 0;
+    FILE *stream = open_memstream(&text, &length);
+    assert_non_null(stream);
+    options_print_help(stream);
+    assert_int_equal(fclose(stream), 0);
+    for (const struct row *row = rows; row < rows + ROWS; row++) {
+        char forms[64];
+        snprintf(forms, sizeof forms, "%s%s%s--%s", row->letter != NULL ? "-" : "",
+                 row->letter != NULL ? row->letter : "", row->letter != NULL ? ", " : "", row->name);
+        if (strstr(text, forms) == NULL)
+            fail_msg("--help does not tell %s", forms);
+    }
+    assert_non_null(strstr(text, "-h, --help"));
+    assert_non_null(strstr(text, "-V, --version"));
+    free(text);
+}
+
+static int plain_environment(void **state)
+{
+    (void)state;
+    return unsetenv("POSIXLY_CORRECT"); /* would end the options at the first payload */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_payload_alone_is_sent_with_the_documented_defaults),
+        cmocka_unit_test(long_options_set_their_own_members),
+        cmocka_unit_test(short_options_set_their_own_members),
+        cmocka_unit_test(every_notation_of_an_option_means_the_same),
+        cmocka_unit_test(an_option_given_twice_is_refused_and_named),
+        cmocka_unit_test(an_option_without_its_value_is_refused_and_named),
+        cmocka_unit_test(a_value_for_an_option_that_takes_none_is_refused),
+        cmocka_unit_test(servers_are_split_into_host_and_port),
+        cmocka_unit_test(malformed_servers_are_refused),
+        cmocka_unit_test(a_host_may_have_255_characters_and_no_more),
+        cmocka_unit_test(what_is_not_a_plain_number_is_refused_and_its_option_named),
+        cmocka_unit_test(seconds_are_decimal_to_the_millisecond),
+        cmocka_unit_test(no_wait_is_allowed_but_no_timeout_is_not),
+        cmocka_unit_test(a_count_is_a_whole_number_from_one),
+        cmocka_unit_test(an_mtu_is_from_256_to_16384),
+        cmocka_unit_test(each_output_format_is_known_by_its_name_alone),
+        cmocka_unit_test(verbosity_grows_with_each_v_up_to_the_debug_log),
+        cmocka_unit_test(options_that_exclude_each_other_are_refused_and_both_named),
+        cmocka_unit_test(unknown_options_are_refused_and_named),
+        cmocka_unit_test(empty_names_are_refused),
+        cmocka_unit_test(a_run_without_a_payload_source_is_refused),
+        cmocka_unit_test(two_payload_sources_are_refused_and_both_named),
+        cmocka_unit_test(an_empty_payload_is_a_payload),
+        cmocka_unit_test(after_two_dashes_everything_is_payload),
+        cmocka_unit_test(a_dash_is_standard_input_only_after_file),
+        cmocka_unit_test(the_payload_may_stand_before_between_and_after_options),
+        cmocka_unit_test(help_and_version_need_no_payload),
+        cmocka_unit_test(an_error_never_quotes_the_payload),
+        cmocka_unit_test(an_error_is_written_for_a_refusal_only_and_never_beyond_its_buffer),
+        cmocka_unit_test(a_call_depends_on_none_before_it),
+        cmocka_unit_test(parsing_prints_nothing),
+        cmocka_unit_test(help_tells_every_option_with_its_letter),
+    };
+    return cmocka_run_group_tests_name("options", tests, plain_environment, NULL);
+}
