@@ -74,7 +74,7 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/inboxd: $(BUILD)/tests/server/inboxd.o $(BUILD)/src/random.o $(BUILD)/src/wait.o $(BUILD)/src/file.o
+$(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/random.c src/wait.c src/file.c)
 	$(call say,LINK    $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 

@@ -87,7 +87,7 @@ static bool is_ipv6(const char *text, size_t length)
  * none. */
 static bool split_server(const char *value, const char **host, size_t *length, const char **port)
 {
-    const char *end = value;
+    const char *end;
     *host = value;
     if (*value == '[') {
         *host = value + 1;

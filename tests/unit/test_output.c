@@ -36,10 +36,11 @@ static struct {
 static void *drain(void *unused)
 {
     (void)unused;
-    ssize_t got;
-    while ((got = read(captured.ends[0], captured.bytes + captured.length, CAPTURED_MAX - captured.length)) >
-           0)
-        captured.length += (size_t)got;
+    ssize_t got = 1;
+    while (got > 0 && captured.length < CAPTURED_MAX) {
+        got = read(captured.ends[0], captured.bytes + captured.length, CAPTURED_MAX - captured.length);
+        captured.length += got > 0 ? (size_t)got : 0;
+    }
     return NULL;
 }
 
