@@ -1,0 +1,340 @@
+"""Nothing is sent to a server that has not proved who it is, nor over anything weaker than it should be."""
+
+import struct
+
+import pytest
+
+from client import answering_names, assert_fails, assert_silent_success
+from servers import Relay
+
+UNTRUSTED = 77
+PROTOCOL = 76
+LEAVE = ["--wait", "0", "secret payload"]
+
+# certificate: words of the reason
+REFUSED_CERTIFICATES = {
+    "server-wrong-ca": ["not", "trust"],
+    "server-self-signed": ["not", "trust"],
+    "server-other-name": ["localhost"],
+    "server-expired": ["expired"],
+    "server-not-yet-valid": [("not yet valid", "future")],
+    "server-old-intermediate": ["expired"],
+    "server-client-auth": ["server"],
+    "other-device": ["server"],
+}
+
+
+# mbed TLS, which inboxd stands on, will not even try to serve with a certificate that is not for servers.
+UNSERVABLE = {("inboxd", "server-client-auth"), ("inboxd", "other-device")}
+
+
+@pytest.mark.parametrize("kind, certificate", [
+    (kind, certificate) for kind in ("openssl", "gnutls", "inboxd") for certificate in REFUSED_CERTIFICATES
+    if (kind, certificate) not in UNSERVABLE])
+def test_an_unacceptable_server_is_refused_and_nothing_is_sent(send, request, kind, certificate):
+    server = request.getfixturevalue(kind)(certificate=certificate)
+    result = send(server.named("localhost"), *LEAVE, env=answering_names("127.0.0.1"))
+    assert_fails(result, UNTRUSTED, f"localhost:{server.port}", *REFUSED_CERTIFICATES[certificate])
+    server.assert_received_nothing()
+
+
+@pytest.mark.smoke
+def test_a_wrong_ca_is_refused_and_nothing_is_sent(send, openssl):
+    server = openssl(certificate="server-wrong-ca")
+    assert_fails(send(server, *LEAVE), UNTRUSTED)
+    server.assert_received_nothing()
+
+
+@pytest.mark.smoke
+def test_a_wrong_name_is_refused_and_nothing_is_sent(send, openssl):
+    server = openssl(certificate="server-other-name")
+    result = send(server.named("localhost"), *LEAVE, env=answering_names("127.0.0.1"))
+    assert_fails(result, UNTRUSTED, "name", "localhost")
+    server.assert_received_nothing()
+
+
+@pytest.mark.parametrize("certificate, date", [("server-expired", "end_date"),
+                                               ("server-not-yet-valid", "start_date")])
+def test_the_date_that_a_server_certificate_fails_by_is_told(send, openssl, pki, certificate, date):
+    """Which tells a server that was not renewed from a device whose clock is wrong."""
+    server = openssl(certificate=certificate)
+    assert_fails(send(server, *LEAVE), UNTRUSTED, getattr(pki, date)(certificate))
+
+
+def test_the_server_learns_why_it_was_refused(send, openssl):
+    """An alert, so that the operator of the server sees the reason too; not just silence."""
+    server = openssl(certificate="server-wrong-ca")
+    assert send(server, *LEAVE).status == UNTRUSTED
+    server.wait_for_complaint("alert unknown ca")
+
+
+@pytest.mark.parametrize("certificate", ["server", "server-p384", "server-rsa"])
+@pytest.mark.parametrize("kind", ["openssl", "inboxd"])
+def test_every_kind_of_good_server_is_accepted(send, request, kind, certificate):
+    server = request.getfixturevalue(kind)(certificate=certificate)
+    assert_silent_success(send(server, *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+# Names
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost", "localhost.", "server.test"])
+def test_a_name_of_the_certificate_is_accepted(send, openssl, name):
+    server = openssl()
+    assert_silent_success(send(server.named(name), *LEAVE, env=answering_names("127.0.0.1")))
+    server.wait_for_payloads(b"secret payload")
+
+
+@pytest.mark.parametrize("name", ["other.test", "test", "x.localhost", "localhost.test", "server.tes",
+                                  "server.test.evil.test", "127.0.0.1.test"])
+def test_another_name_is_refused(send, openssl, name):
+    server = openssl()
+    result = send(server.named(name), *LEAVE, env=answering_names("127.0.0.1"))
+    assert_fails(result, UNTRUSTED, name)
+    server.assert_received_nothing()
+
+
+def test_a_wildcard_stands_for_one_label(send, openssl):
+    server = openssl(certificate="server-wildcard")
+    names = answering_names("127.0.0.1")
+    assert_fails(send(server.named("a.b.server.test"), *LEAVE, env=names), UNTRUSTED)
+    assert_fails(send(server.named("server.test"), *LEAVE, env=names), UNTRUSTED)
+    server.assert_received_nothing()
+    assert_silent_success(send(server.named("a.server.test"), *LEAVE, env=names))
+    server.wait_for_payloads(b"secret payload")
+
+
+@pytest.mark.parametrize("kind", ["openssl", "inboxd"])
+def test_an_address_is_matched_against_the_certificates_addresses(send, request, kind):
+    server = request.getfixturevalue(kind)(certificate="server-ip-only")
+    assert_silent_success(send(server, *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+@pytest.mark.parametrize("certificate", ["server-localhost-only", "server-ip-as-text"])
+def test_an_address_is_not_matched_against_the_certificates_dns_names(send, openssl, certificate):
+    server = openssl(certificate=certificate)
+    assert_fails(send(server, *LEAVE), UNTRUSTED, "127.0.0.1")
+    server.assert_received_nothing()
+
+
+def test_another_address_of_the_same_machine_is_refused(send, openssl):
+    server = openssl(certificate="server-ip-only")
+    result = send(server, "--server-name", "127.0.0.2", *LEAVE)
+    assert_fails(result, UNTRUSTED, "127.0.0.2")
+    server.assert_received_nothing()
+
+
+def test_a_name_is_not_matched_against_the_certificates_addresses(send, openssl):
+    server = openssl(certificate="server-ip-only")
+    result = send(server.named("localhost"), *LEAVE, env=answering_names("127.0.0.1"))
+    assert_fails(result, UNTRUSTED, "localhost")
+    server.assert_received_nothing()
+
+
+@pytest.mark.parametrize("name", ["::1", "0:0:0:0:0:0:0:1"])
+def test_an_ipv6_address_is_matched_whatever_its_spelling(send, openssl, name):
+    server = openssl()
+    assert_silent_success(send(server, "--server-name", name, *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_an_ipv6_address_that_the_certificate_lacks_is_refused(send, openssl):
+    server = openssl()
+    assert_fails(send(server, "--server-name", "::2", *LEAVE), UNTRUSTED, "::2")
+    server.assert_received_nothing()
+
+
+def test_server_name_replaces_the_host_in_the_check(send, openssl):
+    server = openssl(certificate="server-localhost-only")
+    assert_silent_success(send(server, "--server-name", "localhost", *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_a_wrong_server_name_is_refused_although_the_host_would_match(send, openssl):
+    server = openssl()
+    result = send(server.named("localhost"), "--server-name", "other.test", *LEAVE,
+                  env=answering_names("127.0.0.1"))
+    assert_fails(result, UNTRUSTED, "other.test")
+    server.assert_received_nothing()
+
+
+# Trust anchors
+
+def test_ca_replaces_the_anchors_in_the_certificate_file(send, openssl, pki):
+    server = openssl()
+    assert_fails(send(server, "--ca", str(pki.leaf("impostor-root")), *LEAVE), UNTRUSTED)
+    server.assert_received_nothing()
+
+
+def test_ca_may_be_a_file(run, openssl, pki):
+    server = openssl()
+    assert_silent_success(run("--server", server.address, "--cert", pki.chain("device"), "--key",
+                              pki.key("device"), "--ca", pki.leaf("root"), *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_ca_may_be_a_directory_that_holds_other_files_too(run, openssl, pki, tmp_path):
+    directory = tmp_path / "anchors"
+    (directory / "subdirectory").mkdir(parents=True)
+    (directory / "README").write_text("not a certificate\n", encoding="ascii")
+    (directory / "dangling").symlink_to("nowhere")
+    (directory / "impostor.pem").write_bytes(pki.leaf("impostor-root").read_bytes())
+    (directory / "good.der").write_bytes(pki.der("root"))
+    server = openssl()
+    assert_silent_success(run("--server", server.address, "--cert", pki.chain("device"), "--key",
+                              pki.key("device"), "--ca", directory, *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_an_intermediate_beside_the_certificate_is_an_anchor(run, openssl, pki):
+    """The person put it there; the root need not be."""
+    server = openssl()
+    assert_silent_success(run("--server", server.address, "--cert", pki.chain("device"), "--key",
+                              pki.key("device"), *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki):
+    """Else whoever holds such a key could pass for any server."""
+    server = openssl(certificate="device-self-signed")
+    result = run("--server", server.address, "--cert", pki.leaf("device-self-signed"), "--key",
+                 pki.key("device-self-signed"), "--server-name", "device", *LEAVE)
+    assert result.status in (77, 78), result
+    server.assert_received_nothing()
+
+
+# The server does not trust us
+
+@pytest.mark.parametrize("kind", ["openssl", "gnutls", "inboxd"])
+def test_a_server_that_refuses_our_certificate_is_told_apart(run, request, kind, pki, tmp_path):
+    server = request.getfixturevalue(kind)()
+    result = run("--server", server.address, "--cert", pki.chain("device-unknown"), "--key",
+                 pki.key("device-unknown"), "--ca", pki.leaf("root"), *LEAVE)
+    assert_fails(result, UNTRUSTED, server.address, "this device's certificate", "alert")
+    server.assert_received_nothing()
+
+
+# What is negotiated
+
+def test_dtls_1_0_is_refused(send, openssl):
+    server = openssl("-cipher", "DEFAULT@SECLEVEL=0", version="-dtls1")
+    assert_fails(send(server, *LEAVE), PROTOCOL, "alert")
+    server.assert_received_nothing()
+
+
+@pytest.mark.parametrize("suite, certificate", [
+    ("ECDHE-ECDSA-AES128-SHA", "server"),
+    ("ECDHE-ECDSA-AES128-SHA256", "server"),
+    ("ECDHE-RSA-AES256-SHA384", "server-rsa"),
+    ("AES128-GCM-SHA256", "server-rsa"),
+    ("DHE-RSA-AES128-GCM-SHA256", "server-rsa"),
+])
+def test_weak_suites_are_refused(send, openssl, suite, certificate):
+    """No CBC, no key exchange but ECDHE."""
+    server = openssl("-cipher", f"{suite}@SECLEVEL=0", certificate=certificate)
+    assert_fails(send(server, *LEAVE), PROTOCOL, "handshake")
+    server.assert_received_nothing()
+
+
+@pytest.mark.parametrize("suite, certificate", [
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", "server"),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", "server"),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", "server"),
+    ("ECDHE-RSA-AES128-GCM-SHA256", "server-rsa"),
+    ("ECDHE-RSA-CHACHA20-POLY1305", "server-rsa"),
+])
+def test_good_suites_are_accepted(send, openssl, suite, certificate):
+    server = openssl("-cipher", suite, certificate=certificate)
+    assert_silent_success(send(server, *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+@pytest.mark.parametrize("group", ["P-256", "X25519", "P-384"])
+def test_good_groups_are_accepted(run, openssl, pki, group):
+    # RSA on both sides, since OpenSSL applies the list to the certificates' keys too.
+    server = openssl("-groups", group, certificate="server-rsa")
+    assert_silent_success(run("--server", server.address, "--cert", pki.bundle("device-rsa"), "--key",
+                              pki.key("device-rsa"), *LEAVE))
+    server.wait_for_payloads(b"secret payload")
+
+
+def test_sha1_signatures_are_refused(send, openssl):
+    server = openssl("-sigalgs", "RSA+SHA1", "-cipher", "DEFAULT@SECLEVEL=0", certificate="server-rsa")
+    assert_fails(send(server, *LEAVE), PROTOCOL)
+    server.assert_received_nothing()
+
+
+def parse_client_hello(datagram):
+    """A ClientHello in one datagram (RFC 6347 section 4.3.2): version, suites, {extension: content}."""
+    assert datagram[0] == 22 and datagram[13] == 1  # handshake, ClientHello
+    body = datagram[25:]
+    version = struct.unpack_from("!H", body)[0]
+    at = 2 + 32
+    at += 1 + body[at]  # session id
+    at += 1 + body[at]  # cookie
+    size = struct.unpack_from("!H", body, at)[0]
+    suites = list(struct.unpack_from(f"!{size // 2}H", body, at + 2))
+    at += 2 + size
+    at += 1 + body[at]  # compression
+    extensions = {}
+    end = at + 2 + struct.unpack_from("!H", body, at)[0]
+    at += 2
+    while at < end:
+        kind, size = struct.unpack_from("!HH", body, at)
+        extensions[kind] = body[at + 4:at + 4 + size]
+        at += 4 + size
+    return version, suites, extensions
+
+
+@pytest.fixture(name="hello")
+def fixture_hello(begin, black_hole):
+    """The client's first datagram, taken apart; for a host given by name or address."""
+
+    def hello(host, *options):
+        client = begin(black_hole.named(host), *options, "x", env=answering_names("127.0.0.1"))
+        datagram = black_hole.wait_for_datagram()
+        client.kill()
+        return parse_client_hello(datagram)
+
+    return hello
+
+
+def test_only_aead_suites_with_forward_secrecy_are_offered(hello):
+    good = {0xC02B, 0xC02C, 0xC02F, 0xC030,  # ECDHE with AES-GCM (RFC 5289)
+            0xC0AC, 0xC0AD, 0xC0AE, 0xC0AF,  # with AES-CCM (RFC 7251)
+            0xCCA8, 0xCCA9,                  # with ChaCha20-Poly1305 (RFC 7905)
+            0x00FF}                          # no suite: secure renegotiation (RFC 5746)
+    version, suites, _ = hello("localhost")
+    assert version == 0xFEFD  # DTLS 1.2
+    assert set(suites) <= good
+    assert 0xC02B in suites and 0xC02F in suites
+
+
+def test_cheap_groups_are_offered_first_and_sha1_never(hello):
+    _, _, extensions = hello("localhost")
+    groups = struct.unpack(f"!{len(extensions[10]) // 2}H", extensions[10])[1:]
+    assert set(groups[:2]) == {23, 29}  # P-256 and X25519
+    signatures = struct.unpack(f"!{len(extensions[13]) // 2}H", extensions[13])[1:]
+    assert signatures and not [pair for pair in signatures if pair >> 8 in (1, 2, 3)]  # MD5, SHA-1, SHA-224
+
+
+def test_the_servers_name_is_told_to_it(hello):
+    """Server name indication (RFC 6066 section 3), without the trailing dot."""
+    assert hello("server.test.")[2][0].endswith(b"\x00\x0bserver.test")
+
+
+def test_server_name_is_what_is_indicated(hello):
+    assert hello("localhost", "--server-name", "server.test")[2][0].endswith(b"\x00\x0bserver.test")
+
+
+def test_an_address_is_not_indicated(hello):
+    """RFC 6066 section 3 forbids it, and some servers refuse it."""
+    assert 0 not in hello("127.0.0.1")[2]
+
+
+def test_no_payload_is_readable_on_the_way(send, openssl, peers):
+    server = openssl(reply=b"secret downlink")
+    relay = peers.enter_context(Relay(server))
+    assert_silent_success(send(relay, "--wait", "8", "--count", "1", "secret payload"), b"secret downlink\n")
+    assert b"secret" not in b"".join(relay.up + relay.down)
