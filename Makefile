@@ -50,7 +50,7 @@ MODULES := $(filter-out $(BUILD)/src/main.o,$(OBJECTS))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 TEST_TOOLS := $(BUILD)/inboxd $(BUILD)/tests/ten_lines $(BUILD)/tests/names.so
 C_FILES := $(wildcard src/*.c include/*.h tests/*/*.c tests/*/*.h)
-SCRIPTS := $(wildcard certs/*.sh tests/*/*.sh) .ci/run
+SCRIPTS := $(wildcard certs/*.sh tests/*/*.sh .ci/*)
 
 SANITIZERS    := -fsanitize=address,undefined -fno-sanitize-recover=all
 VALGRIND      := valgrind --quiet --error-exitcode=99 --leak-check=full

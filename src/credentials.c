@@ -309,9 +309,7 @@ static const mbedtls_x509_crt *find_issuer(const mbedtls_x509_crt *bundle,
     for (; bundle != NULL; bundle = bundle->next) {
         if (!compat_is_ca(bundle) || !same_name(&bundle->subject_raw, &certificate->issuer_raw))
             continue;
-        if (found == NULL)
-            found = bundle;
-        else if (!has_signed(found, certificate))
+        if (found == NULL || !has_signed(found, certificate))
             found = bundle;
     }
     return found;

@@ -14,7 +14,7 @@
 
 enum { MESSAGE_MAX = 16384 }; /* bytes in one record */
 
-static const char pending_suffix[] = ".pending";
+static const char pending_suffix[] = ".pending", sent_suffix[] = ".sent", refused_suffix[] = ".refused";
 static const char temporary_name[] = ".incoming"; /* one server a state directory, one write at a time */
 
 static bool make_directory(const char *path)
@@ -122,14 +122,13 @@ static int by_name(const struct dirent **left, const struct dirent **right)
     return strcmp((*left)->d_name, (*right)->d_name);
 }
 
-/* Replaces the suffix. */
-static void rename_message(char path[static PATH_MAX], const char *suffix)
+static void rename_message(const char *stem, const char *old_suffix, const char *new_suffix)
 {
-    char new_path[PATH_MAX + 16];
-    snprintf(new_path, sizeof new_path, "%.*s%s", (int)(strrchr(path, '.') - path), path, suffix);
-    if (rename(path, new_path) != 0)
-        fprintf(stderr, "inboxd: %s: %s\n", path, strerror(errno));
-    snprintf(path, PATH_MAX, "%s", new_path);
+    char old_path[PATH_MAX + 16], new_path[PATH_MAX + 16];
+    snprintf(old_path, sizeof old_path, "%s%s", stem, old_suffix);
+    snprintf(new_path, sizeof new_path, "%s%s", stem, new_suffix);
+    if (rename(old_path, new_path) != 0)
+        fprintf(stderr, "inboxd: %s: %s\n", old_path, strerror(errno));
 }
 
 /* Sends one message. It is renamed before, so that whoever sees it arrive finds the outbox up to date. */
@@ -137,14 +136,14 @@ static void deliver(char path[static PATH_MAX], boxes_send_t *send, void *contex
 {
     file_content_t message;
     const char *reason;
-    if (!file_read(path, MESSAGE_MAX, &message, &reason)) {
+    bool readable = file_read(path, MESSAGE_MAX, &message, &reason);
+    if (!readable)
         fprintf(stderr, "inboxd: %s: %s\n", path, reason);
-        rename_message(path, ".refused");
-        return;
-    }
-    rename_message(path, ".sent");
-    if (!send(context, message.bytes, message.length))
-        rename_message(path, ".refused");
+
+    path[strlen(path) - strlen(pending_suffix)] = '\0';
+    rename_message(path, pending_suffix, readable ? sent_suffix : refused_suffix);
+    if (readable && !send(context, message.bytes, message.length))
+        rename_message(path, sent_suffix, refused_suffix);
     file_content_free(&message);
 }
 
