@@ -49,7 +49,8 @@ DEVICES = {
     "device-expired": ("device", "intermediate", {"end": -1, "same_key_as": "device"}),
     "device-not-yet-valid": ("device", "intermediate", {"start": 1}),
     "device-unknown": ("device", "impostor-intermediate", {}),
-    "device-self-signed": ("device", None, {}),
+    # Its own CA, good for everything: what trusts it trusts whoever holds this device's key.
+    "device-self-signed": ("device", None, {"also_ca": True, "usage": "clientAuth,serverAuth"}),
 }
 
 CA_CONFIG = """
@@ -144,7 +145,9 @@ class Pki:
 
     @staticmethod
     def _leaf_extensions(usage, differences):
-        return ("basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n"
+        also_ca = differences.get("also_ca", False)
+        return (f"basicConstraints=critical,CA:{'TRUE' if also_ca else 'FALSE'}\n"
+                f"keyUsage=critical,digitalSignature{',keyCertSign' if also_ca else ''}\n"
                 f"extendedKeyUsage={differences.get('usage', usage)}")
 
     def _issue(self, name, subject, issuer, extensions, differences):

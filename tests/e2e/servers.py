@@ -24,19 +24,24 @@ def wait_until(condition, what, patience=PATIENCE):
     return value
 
 
-def udp_port_of(pid):
-    """The IPv4 (else IPv6) UDP port that a process has bound; None: none yet. Asking the kernel for a port
-    and /proc for its number leaves no gap in which another process could take it."""
+def udp_sockets_of(pid):
+    """The UDP sockets of a process, IPv4 before IPv6: pairs of the port and the bytes that wait to be read."""
     try:
         links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    except OSError:
-        return None
+    except OSError:  # it has just ended, or closed one
+        return []
+    sockets = []
     for table in ("udp", "udp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
             fields = line.split()
             if f"socket:[{fields[9]}]" in links:
-                return int(fields[1].rsplit(":", 1)[1], 16) or None
-    return None
+                sockets.append((int(fields[1].rsplit(":", 1)[1], 16), int(fields[4].split(":")[1], 16)))
+    return sockets
+
+
+def state_of(pid):
+    """As ps(1) has it: S for asleep, Z for ended."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0]
 
 
 class Peer:
@@ -105,11 +110,20 @@ class Process(Peer):
         return value
 
     def wait_for_port(self):
-        """Waits until it has bound its socket."""
+        """Waits until it has bound its socket. Asking the kernel for any port, and /proc for its number, leaves
+        no gap in which another process could take it."""
         def bound():
             assert self.process.poll() is None, self.complaints()
-            return udp_port_of(self.process.pid)
+            return next((port for port, _ in udp_sockets_of(self.process.pid) if port), None)
         return wait_until(bound, f"port of {self.process.args}")
+
+    def settle(self):
+        """Waits until it has taken in all that was sent to it, and we all that it printed."""
+        def settled():
+            idle = state_of(self.process.pid) in "SZ" and not any(
+                waiting for _, waiting in udp_sockets_of(self.process.pid))
+            return idle and not select.select([self.process.stdout], [], [], 0)[0]
+        wait_until(settled, f"peace of {self.process.args}")
 
     def stop(self):
         if self.process.poll() is None:
@@ -162,8 +176,8 @@ class Inboxd(Process):
 
     def wait_for_payloads(self, *payloads, device="device"):
         """Waits until it has received this and nothing else."""
-        wanted = len(payloads)
-        self.wait_for_output(lambda _: len(self.received(device)) >= wanted, f"{wanted} payloads")
+        self.wait_for_event("uplink", len(payloads))
+        self.settle()
         assert self.received(device) == list(payloads)
 
     def events(self, kind):
@@ -178,6 +192,7 @@ class Inboxd(Process):
 
     def assert_received_nothing(self):
         """From any device."""
+        self.settle()
         assert not self.events("uplink")
         assert not [path for path in (self.state / "inbox").glob("*/*")]
 
@@ -209,6 +224,7 @@ class OpensslServer(Process):
         """Waits until it has received this and nothing else. It prints no boundaries."""
         wanted = b"".join(payloads)
         self.wait_for_output(lambda output: len(output) >= len(wanted), f"{len(wanted)} bytes")
+        self.settle()
         assert self.output == wanted
 
     def wait_for_complaint(self, words):
@@ -217,6 +233,7 @@ class OpensslServer(Process):
 
     def assert_received_nothing(self):
         """From anyone."""
+        self.settle()
         assert self.output == b""
 
 
@@ -237,10 +254,12 @@ class GnutlsServer(Process):
             return re.findall(rb"^received\[\w+\]: (.*?)\n(?=received|EOF|\n)", output,
                               re.MULTILINE | re.DOTALL)
         self.wait_for_output(lambda output: len(received(output)) >= len(payloads), "payloads")
+        self.settle()
         assert received(self.output) == list(payloads)
 
     def assert_received_nothing(self):
         """From anyone."""
+        self.settle()
         assert b"received[" not in self.output
 
 

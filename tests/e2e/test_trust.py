@@ -195,12 +195,18 @@ def test_an_intermediate_beside_the_certificate_is_an_anchor(run, openssl, pki):
     server.wait_for_payloads(b"secret payload")
 
 
-def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki):
-    """Else whoever holds such a key could pass for any server."""
+@pytest.mark.parametrize("beside_it", [[], ["root"]])
+def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki, tmp_path, beside_it):
+    """Not even one that claims to be a CA: else whoever holds the device's key could pass for any server."""
+    names = ["device-self-signed", *beside_it]
+    (tmp_path / "cert.crt").write_bytes(b"".join(pki.leaf(name).read_bytes() for name in names))
     server = openssl(certificate="device-self-signed")
-    result = run("--server", server.address, "--cert", pki.leaf("device-self-signed"), "--key",
-                 pki.key("device-self-signed"), "--server-name", "device", *LEAVE)
-    assert result.status in (77, 78), result
+    result = run("--server", server.address, "--key", pki.key("device-self-signed"), "--server-name", "device",
+                 *LEAVE)
+    if beside_it:
+        assert_fails(result, UNTRUSTED, "not", "trust")
+    else:
+        assert_fails(result, 78, "--ca")
     server.assert_received_nothing()
 
 

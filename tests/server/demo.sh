@@ -64,7 +64,7 @@ show tests/server/outbox.sh "$state" list
 
 say "The device sends, and prints what waited for it:"
 status=0
-show "$build/dtls-send" --server "localhost:$port" --cert "$demo/cert.crt" --key "$demo/key.pem" \
+show "$build/dtls-send" --server "$address:$port" --cert "$demo/cert.crt" --key "$demo/key.pem" \
     "Echo this" >"$demo/downlinks" || status=$?
 cat "$demo/downlinks"
 [ "$status" -eq 0 ] || fail "the client ended with status $status"
