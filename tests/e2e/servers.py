@@ -28,14 +28,14 @@ def udp_sockets_of(pid):
     """The UDP sockets of a process, IPv4 before IPv6: pairs of the port and the bytes that wait to be read."""
     try:
         links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-    except OSError:  # it has just ended, or closed one
+        tables = [Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii") for table in ("udp", "udp6")]
+    except OSError:  # it has just begun or ended, or closed one
         return []
     sockets = []
-    for table in ("udp", "udp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
-            fields = line.split()
-            if f"socket:[{fields[9]}]" in links:
-                sockets.append((int(fields[1].rsplit(":", 1)[1], 16), int(fields[4].split(":")[1], 16)))
+    for line in [line for table in tables for line in table.splitlines()[1:]]:
+        fields = line.split()
+        if f"socket:[{fields[9]}]" in links:
+            sockets.append((int(fields[1].rsplit(":", 1)[1], 16), int(fields[4].split(":")[1], 16)))
     return sockets
 
 

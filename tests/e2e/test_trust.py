@@ -201,8 +201,8 @@ def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki, tmp_path, b
     names = ["device-self-signed", *beside_it]
     (tmp_path / "cert.crt").write_bytes(b"".join(pki.leaf(name).read_bytes() for name in names))
     server = openssl(certificate="device-self-signed")
-    result = run("--server", server.address, "--key", pki.key("device-self-signed"), "--server-name", "device",
-                 *LEAVE)
+    result = run("--server", server.address, "--key", pki.key("device-self-signed"), "--server-name",
+                 "device", *LEAVE)
     if beside_it:
         assert_fails(result, UNTRUSTED, "not", "trust")
     else:
