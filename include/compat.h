@@ -3,6 +3,8 @@
 #ifndef COMPAT_H
 #define COMPAT_H
 
+#include <stdbool.h>
+
 #include <mbedtls/pk.h>
 #include <mbedtls/ssl.h>
 #include <mbedtls/ssl_cookie.h>
@@ -78,6 +80,49 @@ static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
 static inline int compat_is_ca(const mbedtls_x509_crt *certificate)
 {
     return certificate->MBEDTLS_PRIVATE(ca_istrue) || certificate->version < 3;
+}
+
+/* Whether the server gave the session an id, or a ticket, to resume it by. */
+static inline int compat_can_resume(const mbedtls_ssl_session *session)
+{
+    return session->MBEDTLS_PRIVATE(id_len) > 0 || session->MBEDTLS_PRIVATE(ticket_len) > 0;
+}
+
+/* Connection ids (RFC 9146), which 2.28 as Debian ships it has not: we ask for none for ourselves, since the
+ * socket tells connections apart, and offer to write one for the server. */
+static inline int compat_connection_id(mbedtls_ssl_config *config)
+{
+#if defined(MBEDTLS_SSL_DTLS_CONNECTION_ID)
+    return mbedtls_ssl_conf_cid(config, 0, MBEDTLS_SSL_UNEXPECTED_CID_IGNORE);
+#else
+    (void)config;
+    return 0;
+#endif
+}
+
+static inline int compat_offer_connection_id(mbedtls_ssl_context *ssl)
+{
+#if defined(MBEDTLS_SSL_DTLS_CONNECTION_ID)
+    return mbedtls_ssl_set_cid(ssl, MBEDTLS_SSL_CID_ENABLED, NULL, 0);
+#else
+    (void)ssl;
+    return 0;
+#endif
+}
+
+/* Whether the server knows the connection by an id, from whatever address it comes. */
+static inline bool compat_has_connection_id(mbedtls_ssl_context *ssl)
+{
+#if defined(MBEDTLS_SSL_DTLS_CONNECTION_ID)
+    int enabled = MBEDTLS_SSL_CID_DISABLED;
+    size_t length = 0;
+    unsigned char id[MBEDTLS_SSL_CID_OUT_LEN_MAX];
+    return mbedtls_ssl_get_peer_cid(ssl, &enabled, id, &length) == 0 && enabled == MBEDTLS_SSL_CID_ENABLED &&
+           length > 0;
+#else
+    (void)ssl;
+    return false;
+#endif
 }
 
 /* The number of the fatal alert that made the last call return MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE. */

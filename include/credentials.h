@@ -4,6 +4,7 @@
 #define CREDENTIALS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <mbedtls/pk.h>
 #include <mbedtls/x509_crt.h>
@@ -40,6 +41,13 @@ void credentials_free(credentials_t *credentials);
 
 /* Writes a certificate's date as "2026-11-20 13:05:59 UTC". */
 void credentials_format_date(const mbedtls_x509_time *date, char text[static CREDENTIALS_DATE_SIZE]);
+
+/* A certificate's date in seconds of Unix time; INT64_MAX where time_t cannot hold it. */
+int64_t credentials_seconds(const mbedtls_x509_time *date);
+
+/* Puts the SHA-256 of all that `source` names, the passphrase aside, into `digest`, without parsing any of
+ * it. False: something cannot be read. */
+bool credentials_digest(const credentials_source_t *source, unsigned char digest[static 32]);
 
 /* Where the clock stands before the day this program was built, which is the likely cause of any certificate
  * that "is not yet valid", says so in a clause to append to a message; else "". A Raspberry Pi has no clock

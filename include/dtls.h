@@ -23,6 +23,7 @@
 #include <mbedtls/ssl.h>
 
 #include "credentials.h"
+#include "identity.h"
 #include "transport.h"
 #include "wait.h"
 
@@ -44,15 +45,26 @@ typedef enum {
     DTLS_SYSTEM     /* no memory, no socket, no entropy */
 } dtls_outcome_t;
 
+/* Bytes that only this module understands: keys and counters, so they are secret. */
+typedef struct {
+    unsigned char *bytes; /* owned, from malloc(3); NULL: nothing is held */
+    size_t length;
+} dtls_blob_t;
+
+/* Wipes and frees; harmless when repeated. */
+void dtls_blob_free(dtls_blob_t *blob);
+
 /* All strings stay the caller's and must outlive the connection. */
 typedef struct {
-    const char *host; /* name, or IPv4 or IPv6 address without brackets */
-    const char *port; /* decimal */
-    const char
-        *server_name; /* what the server's certificate must be for: a DNS name or an IP address; NULL: host */
-    int family;       /* AF_UNSPEC, AF_INET or AF_INET6 */
-    uint16_t mtu;     /* largest handshake datagram, in bytes; 0: DTLS_MTU_DEFAULT */
-    wait_limit_t limit; /* bounds dtls_connect(), dtls_send() and dtls_receive() */
+    const char *host;        /* name, or IPv4 or IPv6 address without brackets */
+    const char *port;        /* decimal */
+    const char *server_name; /* DNS name or IP address that the server's certificate must carry; NULL: host */
+    int family;              /* AF_UNSPEC, AF_INET or AF_INET6 */
+    uint16_t mtu;            /* largest handshake datagram, in bytes; 0: DTLS_MTU_DEFAULT */
+    dtls_blob_t session;     /* from dtls_save_session(), to ask for an abbreviated handshake; empty: none */
+    bool want_ticket;        /* ask for a session ticket (RFC 5077) */
+    int64_t round_trip_us;   /* as last seen, for the first retransmission; 0: not known */
+    wait_limit_t limit;      /* bounds dtls_connect(), dtls_send() and dtls_receive() */
 } dtls_config_t;
 
 /* Members are for dtls.c, but `credentials`, which the caller loads before connecting. */
@@ -64,9 +76,9 @@ typedef struct {
     mbedtls_ctr_drbg_context drbg; /* seeded when first asked for a number */
     bool drbg_seeded;
     dtls_config_t config;
-    char server_name[256];                /* without a trailing dot or an IPv6 zone */
-    unsigned char name_address[16];       /* server_name where it is an IP address, in network order */
-    size_t name_address_length;           /* 4 or 16; 0: it is a DNS name */
+    identity_t identity; /* who the server must be */
+    int64_t
+        expiry; /* of the first certificate to expire in the server's chain, Unix time; 0: none was seen */
     char bad_date[CREDENTIALS_DATE_SIZE]; /* of the certificate that is expired or not yet valid, for messages
                                            */
     bool connected;                       /* the handshake is complete: a close_notify would be understood */
@@ -109,8 +121,29 @@ int dtls_fd(const dtls_state_t *state);
 /* "mbed TLS 2.28.3": the library that runs, which may be newer than the headers were. */
 const char *dtls_library(void);
 
+/* When the first certificate in the server's chain expires, in Unix time; 0: none was seen, after an
+ * abbreviated handshake or none. */
+int64_t dtls_expiry(const dtls_state_t *state);
+
 /* The round trip in microseconds, as seen at the start of the handshake; 0: not known. */
 int64_t dtls_round_trip_us(const dtls_state_t *state);
+
+/* Saves what an abbreviated handshake needs (RFC 5246 section 7.3): once, and before dtls_suspend(). False:
+ * the server offered neither a session id nor a ticket; `*blob` is empty then, else the caller's to free. */
+bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob);
+
+/* Takes the association out of the state, keys and record counters, so that another process can go on with
+ * it; the server is not told. The state can only be closed then. Whoever resumes from one blob twice repeats
+ * nonces, which breaks the encryption (RFC 7905 section 2): it is the caller's duty that none can. False: not
+ * possible just now (data waits to be read, or an abbreviated handshake was not yet followed by data);
+ * `*blob` is empty, and the connection lives on. */
+bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob);
+
+/* Goes on with an association that dtls_suspend() took out, without a datagram: instead of dtls_connect(),
+ * and without credentials. Binds the local address and port again, by which the server knows us, unless it
+ * gave us a connection id (RFC 9146). Proves nothing about the server, which may have forgotten. Not DTLS_OK:
+ * the state can only be closed. */
+dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob);
 
 /* Says goodbye (close_notify, RFC 5246 section 7.2.1) where connected, closes the socket, wipes and frees
  * everything, credentials too. May be called at any time after dtls_init(), and again. Never blocks. */

@@ -1,4 +1,4 @@
-/* Reading small files whole, safely. */
+/* Small files, whole and safely: read, taken, put. */
 #ifndef FILE_H
 #define FILE_H
 
@@ -16,6 +16,16 @@ typedef struct {
  * file_content_free() must release. False where that fails, with the reason ("No such file or directory",
  * "is a directory", "larger than 1048576 bytes") in `*reason`, a string that is valid until the next call. */
 bool file_read(const char *path, size_t maximum, file_content_t *content, const char **reason);
+
+/* Takes a private file: reads it and removes its name, so that of any number of processes one alone gets it,
+ * once. Only a regular file of our own with mode 0600 and a single name is taken, never by a symbolic link.
+ * False, with the reason in `*reason`: somebody else has it, it is not such a file, or its name could not be
+ * removed, and then its content must not be used. */
+bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason);
+
+/* Puts a private file (0600) in place at once: others see the old content or the new, never a part. Not
+ * synced to the disk. False: `*reason` says why, and nothing is left behind. */
+bool file_put(const char *path, const void *bytes, size_t length, const char **reason);
 
 /* Wipes and frees: what was read may be a key. Harmless on a zeroed or freed content. */
 void file_content_free(file_content_t *content);

@@ -24,6 +24,9 @@ typedef struct {
     const char *passphrase_file; /* NULL: none */
     const char *ca;              /* NULL: none */
     payload_source_t payload;
+    bool confirm;
+    const char *session; /* NULL: none */
+    int64_t lease_ms;
     int64_t wait_ms;
     uint64_t count; /* 0: no limit */
     output_format_t format;

@@ -4,11 +4,12 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
-#include <mbedtls/error.h>
+#include <mbedtls/md.h>
 #include <mbedtls/platform_util.h>
 
 #include "compat.h"
@@ -49,6 +50,18 @@ void credentials_free(credentials_t *credentials)
     mbedtls_pk_free(&credentials->key);
     mbedtls_x509_crt_free(&credentials->anchors);
     credentials_init(credentials);
+}
+
+int64_t credentials_seconds(const mbedtls_x509_time *date)
+{
+    struct tm parts = {.tm_year = date->year - 1900,
+                       .tm_mon = date->mon - 1,
+                       .tm_mday = date->day,
+                       .tm_hour = date->hour,
+                       .tm_min = date->min,
+                       .tm_sec = date->sec};
+    time_t seconds = timegm(&parts);
+    return seconds == (time_t)-1 ? INT64_MAX : (int64_t)seconds;
 }
 
 const char *credentials_clock_hint(void)
@@ -381,4 +394,59 @@ bool credentials_load(credentials_t *credentials, const credentials_source_t *so
                   sort_bundle(credentials, source, &bundle);
     mbedtls_x509_crt_free(&bundle);
     return loaded;
+}
+
+/* --- What they are, in 32 bytes --- */
+
+/* Adds a file's length and bytes: the length keeps two files from passing for two others. */
+static bool digest_file(mbedtls_md_context_t *digest, const char *path)
+{
+    file_content_t content;
+    const char *reason = NULL;
+    if (!file_read(path, CERTIFICATES_MAX, &content, &reason))
+        return false;
+    uint64_t length = content.length;
+    bool added = mbedtls_md_update(digest, (const unsigned char *)&length, sizeof length) == 0 &&
+                 mbedtls_md_update(digest, content.bytes, content.length) == 0;
+    file_content_free(&content);
+    return added;
+}
+
+static bool digest_directory(mbedtls_md_context_t *digest, const char *path)
+{
+    struct dirent **entries = NULL;
+    int count = scandir(path, &entries, NULL, alphasort);
+    for (int i = 0; i < count; i++) {
+        char name[4096];
+        struct stat status;
+        if ((size_t)snprintf(name, sizeof name, "%s/%s", path, entries[i]->d_name) < sizeof name &&
+            stat(name, &status) == 0 && S_ISREG(status.st_mode))
+            digest_file(digest, name);
+        free(entries[i]);
+    }
+    free(entries);
+    return count >= 0;
+}
+
+static bool digest_source(mbedtls_md_context_t *digest, const credentials_source_t *source)
+{
+    struct stat status;
+    if (!digest_file(digest, source->cert_file) || !digest_file(digest, source->key_file))
+        return false;
+    if (source->ca == NULL)
+        return true;
+    if (stat(source->ca, &status) == 0 && S_ISDIR(status.st_mode))
+        return digest_directory(digest, source->ca);
+    return digest_file(digest, source->ca);
+}
+
+bool credentials_digest(const credentials_source_t *source, unsigned char digest[static 32])
+{
+    mbedtls_md_context_t context;
+    mbedtls_md_init(&context);
+    bool made = mbedtls_md_setup(&context, mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), 0) == 0 &&
+                mbedtls_md_starts(&context) == 0 && digest_source(&context, source) &&
+                mbedtls_md_finish(&context, digest) == 0;
+    mbedtls_md_free(&context);
+    return made;
 }

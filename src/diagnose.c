@@ -75,7 +75,7 @@ static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flag
             continue;
         const char *value = "";
         if (flag == MBEDTLS_X509_BADCERT_CN_MISMATCH)
-            value = state->server_name;
+            value = state->identity.name;
         else if (flag == MBEDTLS_X509_BADCERT_EXPIRED || flag == MBEDTLS_X509_BADCERT_FUTURE)
             value = state->bad_date;
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s%s", used > 0 ? ", " : "",

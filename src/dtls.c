@@ -1,51 +1,31 @@
 #include "dtls.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <mbedtls/debug.h>
+#include <mbedtls/platform_util.h>
 #include <mbedtls/version.h>
 
 #include "compat.h"
 #include "diagnose.h"
 #include "log.h"
+#include "policy.h"
 #include "random.h"
 #include "resolve.h"
 
 enum {
     RETRANSMIT_FIRST_MS = 1000, /* RFC 6347 section 4.2.4.1 */
-    RETRANSMIT_LAST_MS = 4000,  /* after waiting 1, 2 and 4 s a handshake starts afresh, from another port */
+    RETRANSMIT_LAST_MS =
+        8000,         /* after waiting 1, 2, 4 and 8 of these a handshake starts afresh, from another port */
     SILENT_MS = 2000, /* a first try of an address that says nothing ends then, if there are others */
-    DRAIN_MS = 100    /* what still arrives after a deadline is read for so long: a flood must not hold us */
-};
-
-/* ECDHE with AEAD only. ChaCha20-Poly1305 first: without AES instructions, as on a Pi Zero, it is the
- * fastest, and its records are 8 bytes shorter than those of GCM. CCM_8 is what constrained servers have (RFC
- * 7925 section 4.2). */
-static const int cipher_suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                                    MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                                    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-                                    MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM,
-                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
-                                    0};
-
-/* What a certificate on the way to an anchor may be made of. */
-static const mbedtls_x509_crt_profile certificate_profile = {
-    .allowed_mds = MBEDTLS_X509_ID_FLAG(MBEDTLS_MD_SHA256) | MBEDTLS_X509_ID_FLAG(MBEDTLS_MD_SHA384) |
-                   MBEDTLS_X509_ID_FLAG(MBEDTLS_MD_SHA512),
-    .allowed_pks = 0xFFFFFFF, /* any */
-    .allowed_curves = MBEDTLS_X509_ID_FLAG(MBEDTLS_ECP_DP_SECP256R1) |
-                      MBEDTLS_X509_ID_FLAG(MBEDTLS_ECP_DP_SECP384R1) |
-                      MBEDTLS_X509_ID_FLAG(MBEDTLS_ECP_DP_SECP521R1),
-    .rsa_min_bitlen = 2048,
+    ASSOCIATION_MAX = 32768, /* bytes of the library's context, most of which is the server's certificate */
+    DRAIN_MS = 100 /* what still arrives after a deadline is read for so long: a flood must not hold us */
 };
 
 static dtls_outcome_t fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
@@ -92,6 +72,11 @@ const char *dtls_library(void)
     return text;
 }
 
+int64_t dtls_expiry(const dtls_state_t *state)
+{
+    return state->expiry;
+}
+
 int64_t dtls_round_trip_us(const dtls_state_t *state)
 {
     return state->transport.round_trip_us;
@@ -121,77 +106,50 @@ static void print_library_log(void *context, int level, const char *file, int li
               (int)strcspn(message, "\n"), message);
 }
 
-/* --- Who the server must be --- */
-
-/* Splits off what a certificate never has: the dot of a fully qualified name, the zone of an IPv6 address. */
-static void set_server_name(dtls_state_t *state)
+/* The certificates on the way to the anchor may end before the saved session does. */
+static void note_expiry(dtls_state_t *state, const mbedtls_x509_crt *certificate)
 {
-    const dtls_config_t *config = &state->config;
-    const char *name = config->server_name != NULL ? config->server_name : config->host;
-    snprintf(state->server_name, sizeof state->server_name, "%s", name);
-    size_t length = strlen(state->server_name);
-    if (length > 1 && state->server_name[length - 1] == '.')
-        state->server_name[length - 1] = '\0';
-    if (strchr(state->server_name, ':') != NULL)
-        state->server_name[strcspn(state->server_name, "%")] = '\0';
-    state->name_address_length = 0;
-    if (inet_pton(AF_INET, state->server_name, state->name_address) == 1)
-        state->name_address_length = 4;
-    else if (inet_pton(AF_INET6, state->server_name, state->name_address) == 1)
-        state->name_address_length = 16;
+    int64_t expiry = credentials_seconds(&certificate->valid_to);
+    if (state->expiry == 0 || expiry < state->expiry)
+        state->expiry = expiry;
 }
 
-/* mbed TLS 2.28 knows no iPAddress names, so addresses are compared here for all versions (RFC 5280 section
- * 4.2.1.6); the library is then given no name to check. */
-static bool carries_address(const dtls_state_t *state, const mbedtls_x509_crt *certificate)
-{
-    for (const mbedtls_x509_sequence *name = &certificate->subject_alt_names; name != NULL;
-         name = name->next) {
-        if (name->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_IP_ADDRESS) &&
-            name->buf.len == state->name_address_length &&
-            memcmp(name->buf.p, state->name_address, name->buf.len) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Called for each certificate of the chain after the library's own checks; depth 0 is the server's. It only
- * ever adds to what is wrong. */
+/* Called in full handshakes, for each certificate of the chain after the library's own checks; depth 0 is the
+ * server's. It only ever adds to what is wrong. */
 static int check_certificate(void *context, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
 {
     dtls_state_t *state = context;
-    if (depth == 0 && state->name_address_length > 0 && !carries_address(state, certificate))
+    if (depth == 0 && state->identity.address_length > 0 &&
+        !identity_has_address(&state->identity, certificate))
         *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
     if ((*flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0)
         credentials_format_date(&certificate->valid_to, state->bad_date);
     else if ((*flags & MBEDTLS_X509_BADCERT_FUTURE) != 0)
         credentials_format_date(&certificate->valid_from, state->bad_date);
+    note_expiry(state, certificate);
     return 0;
 }
 
-static int configure(dtls_state_t *state)
+/* What handshakes and resumed associations need alike. */
+static void add_callbacks(dtls_state_t *state)
 {
-    mbedtls_ssl_config *config = &state->ssl_config;
-    int status = mbedtls_ssl_config_defaults(config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_DATAGRAM,
-                                             MBEDTLS_SSL_PRESET_DEFAULT);
-    if (status != 0)
-        return status;
-    compat_dtls12_only(config);
-    compat_groups_and_signatures(config);
-    mbedtls_ssl_conf_ciphersuites(config, cipher_suites);
-    mbedtls_ssl_conf_encrypt_then_mac(config, MBEDTLS_SSL_ETM_DISABLED); /* for CBC, which is not offered */
-    mbedtls_ssl_conf_session_tickets(config, MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
-    mbedtls_ssl_conf_renegotiation(config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    mbedtls_ssl_conf_authmode(config, MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_cert_profile(config, &certificate_profile);
-    mbedtls_ssl_conf_verify(config, check_certificate, state);
-    mbedtls_ssl_conf_ca_chain(config, &state->credentials.anchors, NULL);
-    mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
-    mbedtls_ssl_conf_rng(config, draw, state);
+    mbedtls_ssl_conf_rng(&state->ssl_config, draw, state);
     if (log_level() >= LOG_DEBUG) {
-        mbedtls_ssl_conf_dbg(config, print_library_log, NULL);
+        mbedtls_ssl_conf_dbg(&state->ssl_config, print_library_log, NULL);
         mbedtls_debug_set_threshold(2); /* from 3 on it prints the premaster secret */
     }
+}
+
+static int configure_handshake(dtls_state_t *state)
+{
+    mbedtls_ssl_config *config = &state->ssl_config;
+    int status = policy_apply(config, state->config.want_ticket);
+    if (status != 0)
+        return status;
+    add_callbacks(state);
+    mbedtls_ssl_conf_verify(config, check_certificate, state);
+    mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
+    mbedtls_ssl_conf_ca_chain(config, &state->credentials.anchors, NULL);
     return mbedtls_ssl_conf_own_cert(config, &state->credentials.chain, &state->credentials.key);
 }
 
@@ -231,22 +189,44 @@ static bool is_wanting(int status)
 
 /* --- Connecting --- */
 
-static dtls_outcome_t prepare_handshake(dtls_state_t *state)
+/* A fresh context on the socket that was just opened. */
+static int prepare(dtls_state_t *state)
 {
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_init(&state->ssl);
     int status = mbedtls_ssl_setup(&state->ssl, &state->ssl_config);
-    /* No name for an address: check_certificate() does that, and RFC 6066 section 3 forbids it in the
-     * extension.
-     */
-    if (status == 0)
-        status =
-            mbedtls_ssl_set_hostname(&state->ssl, state->name_address_length > 0 ? NULL : state->server_name);
-    if (status != 0)
-        return explain(state, status);
     mbedtls_ssl_set_bio(&state->ssl, &state->transport, transport_send, transport_receive, NULL);
     mbedtls_ssl_set_timer_cb(&state->ssl, &state->transport, transport_set_timer, transport_get_timer);
+    return status;
+}
+
+/* Asks for an abbreviated handshake where a session was saved; one that cannot be used costs a full one. */
+static void offer_session(dtls_state_t *state)
+{
+    mbedtls_ssl_session session;
+    mbedtls_ssl_session_init(&session);
+    if (state->config.session.length > 0 &&
+        mbedtls_ssl_session_load(&session, state->config.session.bytes, state->config.session.length) == 0)
+        mbedtls_ssl_set_session(&state->ssl, &session);
+    mbedtls_ssl_session_free(&session);
+}
+
+static dtls_outcome_t prepare_handshake(dtls_state_t *state)
+{
+    int status = prepare(state);
+    /* No name for an address: check_certificate() does that, and RFC 6066 section 3 forbids it in the
+     * extension. */
+    if (status == 0)
+        status = mbedtls_ssl_set_hostname(&state->ssl,
+                                          state->identity.address_length > 0 ? NULL : state->identity.name);
+    if (status == 0)
+        status = compat_offer_connection_id(&state->ssl);
+    if (status != 0)
+        return explain(state, status);
     mbedtls_ssl_set_mtu(&state->ssl, state->config.mtu != 0 ? state->config.mtu : DTLS_MTU_DEFAULT);
+    state->expiry = 0;
+    transport_expect_round_trip(&state->transport, state->config.round_trip_us);
+    offer_session(state);
     return DTLS_OK;
 }
 
@@ -276,14 +256,15 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
     /* It would hold for application records too, and refuse any payload that is larger. */
     mbedtls_ssl_set_mtu(&state->ssl, 0);
     state->connected = true;
-    log_step("connected to %s: full handshake, %s, round trip %.1f ms", state->transport.peer,
-             mbedtls_ssl_get_ciphersuite(&state->ssl), (double)state->transport.round_trip_us / 1000);
+    log_step("connected to %s: %s handshake, %s, round trip %.1f ms", state->transport.peer,
+             state->expiry != 0 ? "full" : "resumed", mbedtls_ssl_get_ciphersuite(&state->ssl),
+             (double)state->transport.round_trip_us / 1000);
     return DTLS_OK;
 }
 
 static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *address, wait_limit_t silent)
 {
-    bool opened = transport_open(&state->transport, address);
+    bool opened = transport_open(&state->transport, address, NULL);
     log_step("trying %s", state->transport.peer);
     dtls_outcome_t outcome = opened ? prepare_handshake(state) : explain(state, 0);
     if (outcome == DTLS_OK)
@@ -345,11 +326,11 @@ dtls_outcome_t dtls_connect(dtls_state_t *state, const dtls_config_t *config)
 {
     struct addrinfo *addresses = NULL;
     state->config = *config;
-    set_server_name(state);
+    identity_set(&state->identity, config->server_name != NULL ? config->server_name : config->host);
     dtls_outcome_t outcome = find_addresses(state, &addresses);
     if (outcome != DTLS_OK)
         return outcome;
-    int status = configure(state);
+    int status = configure_handshake(state);
     outcome = status == 0 ? try_addresses(state, addresses) : explain(state, status);
     freeaddrinfo(addresses);
     return outcome;
@@ -414,6 +395,93 @@ dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size
         if (outcome != DTLS_OK)
             return outcome;
     }
+}
+
+/* --- Between runs --- */
+
+/* What a suspended association needs beside the library's context. Kept by the run that reads it on the same
+ * machine and from the same build, so its memory is its format. */
+typedef struct {
+    struct sockaddr_storage peer, local;
+    socklen_t peer_length, local_length;
+    int64_t round_trip_us;
+    bool any_port; /* the server knows us by a connection id */
+} endpoints_t;
+
+void dtls_blob_free(dtls_blob_t *blob)
+{
+    if (blob->bytes != NULL)
+        mbedtls_platform_zeroize(blob->bytes, blob->length);
+    free(blob->bytes);
+    *blob = (dtls_blob_t){0};
+}
+
+bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob)
+{
+    mbedtls_ssl_session session;
+    size_t size = 0;
+    *blob = (dtls_blob_t){0};
+    mbedtls_ssl_session_init(&session);
+    if (mbedtls_ssl_get_session(&state->ssl, &session) == 0 && compat_can_resume(&session) &&
+        mbedtls_ssl_session_save(&session, NULL, 0, &size) == MBEDTLS_ERR_SSL_BUFFER_TOO_SMALL)
+        blob->bytes = malloc(size);
+    if (blob->bytes != NULL && mbedtls_ssl_session_save(&session, blob->bytes, size, &blob->length) != 0)
+        dtls_blob_free(blob);
+    mbedtls_ssl_session_free(&session);
+    return blob->bytes != NULL;
+}
+
+bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
+{
+    endpoints_t ends;
+    size_t size = 0;
+    *blob = (dtls_blob_t){0};
+    memset(&ends, 0, sizeof ends);
+    ends.peer_length = ends.local_length = sizeof ends.peer;
+    ends.round_trip_us = state->transport.round_trip_us;
+    ends.any_port = compat_has_connection_id(&state->ssl);
+    if (getpeername(state->transport.net.fd, (struct sockaddr *)&ends.peer, &ends.peer_length) != 0 ||
+        getsockname(state->transport.net.fd, (struct sockaddr *)&ends.local, &ends.local_length) != 0)
+        return false;
+    blob->bytes = malloc(sizeof ends + ASSOCIATION_MAX);
+    if (blob->bytes == NULL)
+        return false;
+    memcpy(blob->bytes, &ends, sizeof ends);
+    int status = mbedtls_ssl_context_save(&state->ssl, blob->bytes + sizeof ends, ASSOCIATION_MAX, &size);
+    blob->length = sizeof ends + size;
+    if (status != 0)
+        dtls_blob_free(blob);
+    else
+        state->connected = false; /* a close_notify would end what is kept */
+    return status == 0;
+}
+
+dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)
+{
+    endpoints_t ends;
+    state->config = *config;
+    if (blob->length <= sizeof ends)
+        return fail(state, DTLS_PROTOCOL, "the saved association is damaged");
+    memcpy(&ends, blob->bytes, sizeof ends);
+    struct addrinfo peer = {.ai_family = ends.peer.ss_family,
+                            .ai_addr = (struct sockaddr *)&ends.peer,
+                            .ai_addrlen = ends.peer_length};
+    struct addrinfo local = {.ai_addr = (struct sockaddr *)&ends.local, .ai_addrlen = ends.local_length};
+    if (!transport_open(&state->transport, &peer, ends.any_port ? NULL : &local))
+        return explain(state, 0);
+    int status = policy_apply_to_resumed(&state->ssl_config);
+    add_callbacks(state);
+    if (status == 0)
+        status = prepare(state);
+    if (status == 0)
+        status = mbedtls_ssl_context_load(&state->ssl, blob->bytes + sizeof ends, blob->length - sizeof ends);
+    if (status != 0)
+        return explain(state, status);
+    state->transport.round_trip_us = ends.round_trip_us;
+    state->connected = true;
+    log_step("association with %s reused: %s, no handshake", state->transport.peer,
+             mbedtls_ssl_get_ciphersuite(&state->ssl));
+    return DTLS_OK;
 }
 
 void dtls_close(dtls_state_t *state)

@@ -15,10 +15,16 @@
 #include "options.h"
 #include "output.h"
 #include "payload.h"
+#include "random.h"
+#include "session.h"
 
 enum {
     WATCHDOG_MS = 200, /* how long after --timeout a run that hangs elsewhere than in a wait is ended */
-    PACE_MS = 1        /* between --lines: no server's socket buffer takes thousands of datagrams at once */
+    CONFIRM_WAIT_MS =
+        2000, /* RFC 7252's ACK_TIMEOUT; three round trips where these are known, but not less than */
+    CONFIRM_WAIT_LEAST_MS = 250,
+    REUSED_TRANSMISSIONS = 2, /* without an answer to these a reused association is given up */
+    PACE_MS = 1 /* between --lines: no server's socket buffer takes thousands of datagrams at once */
 };
 
 typedef struct {
@@ -29,6 +35,9 @@ typedef struct {
     output_t output;
     dtls_state_t dtls;
     unsigned char downlink[DTLS_PAYLOAD_MAX];
+    session_t saved;                             /* what the last run left, and what this one will leave */
+    unsigned char binding[SESSION_BINDING_SIZE]; /* what that is good for */
+    bool reused; /* the association of an earlier run is in use, and the server may have forgotten it */
     uint64_t downlinks; /* printed so far */
     int status;         /* the first failure's */
 } run_t;
@@ -166,34 +175,140 @@ static bool next_payload(run_t *run)
     }
 }
 
+static credentials_source_t credentials_of(const run_t *run)
+{
+    return (credentials_source_t){.cert_file = run->options.cert_file,
+                                  .key_file = run->options.key_file,
+                                  .passphrase_file = run->options.passphrase_file,
+                                  .ca = run->options.ca};
+}
+
+static dtls_config_t config_of(const run_t *run)
+{
+    return (dtls_config_t){.host = run->options.host,
+                           .port = run->options.port,
+                           .server_name = run->options.server_name,
+                           .family = run->options.family,
+                           .mtu = run->options.mtu,
+                           .session = {run->saved.session, run->saved.session_length},
+                           .want_ticket = run->saved.want_ticket,
+                           .round_trip_us = run->saved.round_trip_us,
+                           .limit = run->limit};
+}
+
+/* Takes what the last run saved. It is good for the same server, name, credentials and libraries only. */
+static void take_session(run_t *run)
+{
+    unsigned char digest[32];
+    credentials_source_t source = credentials_of(run);
+    const options_t *options = &run->options;
+    const char *name = options->server_name != NULL ? options->server_name : options->host;
+    if (options->session == NULL || !credentials_digest(&source, digest))
+        return; /* credentials that cannot be read are told of when they are loaded */
+    session_part_t parts[] = {{VERSION, sizeof VERSION},
+                              {dtls_library(), strlen(dtls_library())},
+                              {run->server, strlen(run->server)},
+                              {name, strlen(name)},
+                              {&options->family, sizeof options->family},
+                              {digest, sizeof digest}};
+    if (session_bind(run->binding, parts, sizeof parts / sizeof parts[0]))
+        session_take(options->session, run->binding, &run->saved);
+}
+
+/* A handshake, abbreviated where the last run's session allows it. */
 static bool connect_to_server(run_t *run)
 {
-    const options_t *options = &run->options;
-    credentials_source_t source = {.cert_file = options->cert_file,
-                                   .key_file = options->key_file,
-                                   .passphrase_file = options->passphrase_file,
-                                   .ca = options->ca};
-    dtls_config_t config = {.host = options->host,
-                            .port = options->port,
-                            .server_name = options->server_name,
-                            .family = options->family,
-                            .mtu = options->mtu,
-                            .limit = run->limit};
+    credentials_source_t source = credentials_of(run);
+    dtls_config_t config = config_of(run);
+    dtls_blob_t session;
     if (!credentials_load(&run->dtls.credentials, &source)) {
         note_failure(run, EX_CONFIG, run->dtls.credentials.error);
         return false;
     }
-    return succeeded(run, dtls_connect(&run->dtls, &config));
+    if (!succeeded(run, dtls_connect(&run->dtls, &config)))
+        return false;
+    run->saved.heard_ms = session_clock_ms();
+    if (run->options.session == NULL)
+        return true;
+    /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a
+     * server that gives no session id is asked for one. */
+    run->saved.want_ticket = !dtls_save_session(&run->dtls, &session);
+    session_replace(&run->saved, session.bytes, session.length);
+    if (dtls_expiry(&run->dtls) != 0)
+        run->saved.expiry = dtls_expiry(&run->dtls);
+    return true;
+}
+
+/* Goes on with the last run's association where that may be trusted: it proves nothing about the server by
+ * itself. Where it may not, the server is told goodbye by it: one that serves a single client would not
+ * listen to another. */
+static bool reuse_association(run_t *run)
+{
+    dtls_blob_t association = {run->saved.association, run->saved.association_length};
+    dtls_config_t config = config_of(run);
+    bool trusted = run->options.confirm || session_clock_ms() - run->saved.heard_ms < run->options.lease_ms;
+    if (association.bytes == NULL)
+        return false;
+    dtls_outcome_t outcome = dtls_resume(&run->dtls, &config, &association);
+    session_drop_association(&run->saved);
+    run->reused = outcome == DTLS_OK && trusted;
+    if (outcome != DTLS_OK)
+        log_step("%s", dtls_error_text(&run->dtls));
+    if (!run->reused)
+        dtls_close(&run->dtls);
+    return run->reused;
+}
+
+static bool open_connection(run_t *run)
+{
+    take_session(run);
+    return reuse_association(run) || connect_to_server(run);
+}
+
+/* The server has forgotten the association, or cannot be reached by it: a new handshake, from a fresh source
+ * port since some servers do not listen to a ClientHello from one that has an association. */
+static bool connect_anew(run_t *run)
+{
+    log_step("the reused association is of no use any more");
+    run->reused = false;
+    dtls_close(&run->dtls);
+    return connect_to_server(run);
+}
+
+/* Leaves the next run what it needs. No close_notify then: it would end what is kept. */
+static void keep_session(run_t *run)
+{
+    dtls_blob_t association;
+    const char *reason = NULL;
+    if (run->options.session == NULL)
+        return;
+    run->saved.round_trip_us = dtls_round_trip_us(&run->dtls);
+    if (dtls_suspend(&run->dtls, &association)) {
+        run->saved.association = association.bytes;
+        run->saved.association_length = association.length;
+    }
+    if (!session_put(run->options.session, run->binding, &run->saved, &reason))
+        log_error("%s: the session is not saved: %s", run->options.session, reason);
 }
 
 static bool print_downlink(run_t *run, size_t length)
 {
     log_step("downlink of %zu bytes", length);
     run->downlinks++;
+    run->saved.heard_ms = session_clock_ms();
+    run->reused = false; /* whoever answers has not forgotten */
     if (output_write(&run->output, run->downlink, length))
         return true;
     note_failure(run, EX_IOERR, run->output.error);
     return false;
+}
+
+static dtls_outcome_t transmit(run_t *run)
+{
+    dtls_outcome_t outcome = dtls_send(&run->dtls, run->payloads.bytes, run->payloads.length);
+    if (outcome == DTLS_OK)
+        log_step("payload of %zu bytes sent", run->payloads.length);
+    return outcome;
 }
 
 /* Prints downlinks until `wait_ms` pass in silence or, once all is sent, there were enough or the server
@@ -207,19 +322,65 @@ static bool take_downlinks(run_t *run, int64_t wait_ms, bool all_sent)
             dtls_receive(&run->dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
         if (outcome == DTLS_TIMEOUT || (outcome == DTLS_CLOSED && all_sent))
             return true;
-        if (!succeeded(run, outcome) || !print_downlink(run, length))
+        if (run->reused && outcome == DTLS_REFUSED) { /* the payload has certainly not arrived */
+            if (!connect_anew(run) || !succeeded(run, transmit(run)))
+                return false;
+        } else if (!succeeded(run, outcome) || !print_downlink(run, length)) {
             return false;
+        }
     }
     return true;
 }
 
 static bool send_payload(run_t *run)
 {
-    dtls_outcome_t outcome = dtls_send(&run->dtls, run->payloads.bytes, run->payloads.length);
-    if (!succeeded(run, outcome))
-        return outcome == DTLS_TOO_LARGE; /* the next one may fit */
-    log_step("payload of %zu bytes sent", run->payloads.length);
-    return true;
+    dtls_outcome_t outcome = transmit(run);
+    if (run->reused && outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && connect_anew(run))
+        outcome = transmit(run);
+    return succeeded(run, outcome) || outcome == DTLS_TOO_LARGE; /* the next one may fit */
+}
+
+/* The wait after a first transmission (RFC 7252 section 4.2): random, so that devices that lost the same
+ * answer do not all come back at once. */
+static int64_t first_wait_ms(const run_t *run)
+{
+    uint16_t random = 0;
+    int64_t wait_ms = 3 * dtls_round_trip_us(&run->dtls) / 1000;
+    if (wait_ms == 0 && dtls_round_trip_us(&run->dtls) == 0)
+        wait_ms = CONFIRM_WAIT_MS;
+    else if (wait_ms < CONFIRM_WAIT_LEAST_MS)
+        wait_ms = CONFIRM_WAIT_LEAST_MS;
+    random_bytes(NULL, (unsigned char *)&random, sizeof random);
+    return wait_ms + wait_ms * random / (2 * UINT16_MAX);
+}
+
+/* Sends the payload, and again (RFC 7252 section 4.8), until a downlink answers. */
+static bool confirm_payload(run_t *run)
+{
+    int64_t wait_ms = first_wait_ms(run);
+    for (int transmissions = 1;; transmissions++, wait_ms *= 2) {
+        size_t length = 0;
+        dtls_outcome_t outcome = transmit(run);
+        if (outcome == DTLS_OK)
+            outcome = dtls_receive(&run->dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
+        if (outcome == DTLS_OK)
+            return print_downlink(run, length);
+        if (outcome == DTLS_TIMEOUT && wait_now_ms() >= run->limit.deadline_ms) {
+            note_failure(run, EX_TEMPFAIL,
+                         "not confirmed: no downlink answered the payload before --timeout");
+            return false;
+        }
+        if (outcome == DTLS_TOO_LARGE || outcome == DTLS_INTERRUPTED)
+            return succeeded(run, outcome) || outcome == DTLS_TOO_LARGE;
+        if (run->reused && (outcome != DTLS_TIMEOUT || transmissions == REUSED_TRANSMISSIONS)) {
+            if (!connect_anew(run))
+                return false;
+            transmissions = 0;
+            wait_ms = first_wait_ms(run) / 2;
+        } else if (outcome != DTLS_TIMEOUT) {
+            return succeeded(run, outcome);
+        }
+    }
 }
 
 /* Between --lines: waits until there is more to read, and prints what comes down meanwhile. False: the run
@@ -242,13 +403,13 @@ static bool await_line(run_t *run)
 /* Sends every payload, the first of which has been read, and prints every downlink. */
 static void exchange(run_t *run)
 {
-    bool lines = run->options.payload.kind == PAYLOAD_LINES;
+    bool lines = run->options.payload.kind == PAYLOAD_LINES, confirm = run->options.confirm;
     bool going = true;
     do {
-        going = send_payload(run) && (!lines || await_line(run));
+        going = (confirm ? confirm_payload(run) : send_payload(run)) && (!lines || await_line(run));
     } while (going && next_payload(run));
-    if (going)
-        take_downlinks(run, run->options.wait_ms, true);
+    if (going && take_downlinks(run, run->options.wait_ms, true))
+        keep_session(run);
 }
 
 static void run_once(run_t *run)
@@ -257,8 +418,9 @@ static void run_once(run_t *run)
     dtls_init(&run->dtls);
     if (!output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit))
         note_failure(run, EX_IOERR, run->output.error);
-    else if (next_payload(run) && connect_to_server(run))
+    else if (next_payload(run) && open_connection(run))
         exchange(run);
+    session_free(&run->saved);
     dtls_close(&run->dtls);
     payload_close(&run->payloads);
 }

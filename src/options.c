@@ -204,6 +204,25 @@ static const char *set_hex(options_t *options, const char *value)
     return NULL;
 }
 
+static const char *set_confirm(options_t *options, const char *value)
+{
+    (void)value;
+    options->confirm = true;
+    return NULL;
+}
+
+static const char *set_session(options_t *options, const char *value)
+{
+    return set_path(&options->session, value);
+}
+
+static const char *set_lease(options_t *options, const char *value)
+{
+    return parse_seconds(value, 0, WEEK_MS, &options->lease_ms)
+               ? NULL
+               : "must be seconds from 0 to 604800, such as 600";
+}
+
 static const char *set_wait(options_t *options, const char *value)
 {
     return parse_seconds(value, 0, WEEK_MS, &options->wait_ms)
@@ -287,6 +306,13 @@ static const option_t option_table[] = {
     {"lines", 'l', NULL, "each line of standard input is a payload", set_lines, "--lines", false},
     {"hex", 'x', NULL, "the payload is written as hex digits", set_hex, NULL, false},
 
+    {.help = "Delivery:"},
+    {"confirm", 0, NULL, "resend until a downlink answers", set_confirm, NULL, false},
+    {"session", 0, "FILE", "keep the DTLS session here between runs", set_session, NULL, false},
+    {"lease", 0, "SECONDS",
+     "without --confirm, trust a kept association\nso long after the server was heard (default 0)", set_lease,
+     NULL, false},
+
     {.help = "Downlinks, printed on standard output:"},
     {"wait", 'w', "SECONDS", "end after so much silence (default 1)", set_wait, NULL, false},
     {"count", 'n', "N", "end after N downlinks (default: no limit)", set_count, NULL, false},
@@ -309,7 +335,7 @@ static const struct {
     int status;
     const char *meaning;
 } status_table[] = {
-    {EX_OK, "every payload was sent; downlinks, if any, were printed"},
+    {EX_OK, "every payload was sent (--confirm: confirmed)"},
     {EX_USAGE, "bad option, value or combination on the command line"},
     {EX_DATAERR, "payload refused: larger than one record, or bad hex"},
     {EX_NOINPUT, "payload file missing or unreadable"},
@@ -318,7 +344,7 @@ static const struct {
     {EX_SOFTWARE, "internal error (a bug)"},
     {EX_OSERR, "operating system error (socket, memory, entropy)"},
     {EX_IOERR, "a downlink could not be written to standard output"},
-    {EX_TEMPFAIL, "temporary: timeout, no answer; trying later may work"},
+    {EX_TEMPFAIL, "temporary: timeout, no answer, no confirmation; try later"},
     {EX_PROTOCOL, "protocol: handshake failed, server too old, alert"},
     {EX_NOPERM, "trust: server's certificate refused, or it refused ours"},
     {EX_CONFIG, "credentials unusable: missing, expired, key mismatch"},

@@ -7,13 +7,15 @@
 
 #include <mbedtls/ssl.h>
 
+enum { PACE_LEAST_MS = 250, PACE_MOST_MS = 1000 };
+
 void transport_init(transport_t *transport)
 {
-    *transport = (transport_t){0};
+    *transport = (transport_t){.retransmit_ms = PACE_MOST_MS};
     mbedtls_net_init(&transport->net);
 }
 
-bool transport_open(transport_t *transport, const struct addrinfo *address)
+bool transport_open(transport_t *transport, const struct addrinfo *address, const struct addrinfo *local)
 {
     char host[64], port[8];
     transport_close(transport);
@@ -25,9 +27,19 @@ bool transport_open(transport_t *transport, const struct addrinfo *address)
         snprintf(transport->peer, sizeof transport->peer,
                  address->ai_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
     transport->net.fd = socket(address->ai_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (transport->net.fd < 0 || connect(transport->net.fd, address->ai_addr, address->ai_addrlen) != 0)
+    if (transport->net.fd < 0 ||
+        (local != NULL && bind(transport->net.fd, local->ai_addr, local->ai_addrlen) != 0) ||
+        connect(transport->net.fd, address->ai_addr, address->ai_addrlen) != 0)
         transport->error = errno;
     return transport->error == 0;
+}
+
+void transport_expect_round_trip(transport_t *transport, int64_t round_trip_us)
+{
+    int64_t pace_ms = round_trip_us == 0 ? PACE_MOST_MS : 3 * round_trip_us / 1000;
+    transport->retransmit_ms = pace_ms < PACE_LEAST_MS  ? PACE_LEAST_MS
+                               : pace_ms > PACE_MOST_MS ? PACE_MOST_MS
+                                                        : pace_ms;
 }
 
 int transport_send(void *context, const unsigned char *bytes, size_t length)
@@ -40,7 +52,7 @@ int transport_send(void *context, const unsigned char *bytes, size_t length)
         transport->error = errno;
         return MBEDTLS_ERR_NET_SEND_FAILED;
     }
-    if (transport->sent_us == 0)
+    if (transport->round_trip_us == 0)
         transport->sent_us = wait_now_us();
     transport->datagrams_sent++;
     transport->bytes_sent += (size_t)sent;
@@ -62,8 +74,11 @@ int transport_receive(void *context, unsigned char *buffer, size_t size)
     transport->may_receive = false;
     transport->datagrams_received++;
     transport->bytes_received += (size_t)received;
-    if (transport->round_trip_us == 0)
-        transport->round_trip_us = wait_now_us() - transport->sent_us;
+    if (transport->round_trip_us == 0) {
+        int64_t round_trip_us = wait_now_us() - transport->sent_us;
+        transport->round_trip_us = round_trip_us > 0 ? round_trip_us : 1;
+        transport_expect_round_trip(transport, transport->round_trip_us);
+    }
     /* An empty datagram is nothing; to the library 0 would be the end of the connection, for anyone to send.
      */
     return received == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)received;
@@ -73,8 +88,8 @@ void transport_set_timer(void *context, uint32_t intermediate_ms, uint32_t final
 {
     transport_t *transport = context;
     int64_t now_ms = wait_now_ms();
-    transport->intermediate_ms = now_ms + intermediate_ms;
-    transport->final_ms = final_ms == 0 ? 0 : now_ms + final_ms;
+    transport->intermediate_ms = now_ms + intermediate_ms * transport->retransmit_ms / 1000;
+    transport->final_ms = final_ms == 0 ? 0 : now_ms + final_ms * transport->retransmit_ms / 1000;
 }
 
 int transport_get_timer(void *context)

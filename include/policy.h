@@ -1,0 +1,18 @@
+/* What is offered and accepted: the security policy, in one place. DTLS 1.2 only; ECDHE with AEAD only;
+ * SHA-256 and better; no renegotiation. No option weakens it. */
+#ifndef POLICY_H
+#define POLICY_H
+
+#include <stdbool.h>
+
+#include <mbedtls/ssl.h>
+
+/* Fills in a fresh `config` for a client. Credentials, randomness and callbacks are the caller's to add; they
+ * may be there already. Returns 0 or an mbed TLS error. */
+int policy_apply(mbedtls_ssl_config *config, bool want_ticket);
+
+/* The same for an association that is resumed, in which all this is settled: without the defaults, which cost
+ * more than its record does. */
+int policy_apply_to_resumed(mbedtls_ssl_config *config);
+
+#endif
