@@ -32,8 +32,8 @@ HARDENING := $(call supported,-fstack-protector-strong -fstack-clash-protection 
 # The sanitizers bring checks of their own.
 FORTIFY   := $(if $(findstring -fsanitize,$(CFLAGS)),,$(if $(filter-out -O0,$(lastword $(filter -O%,$(CFLAGS)))),\
                -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3))
-# Kept reproducible: SOURCE_DATE_EPOCH, else the last commit's date, else now.
-BUILD_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell date +%s))
+# Kept reproducible: SOURCE_DATE_EPOCH, else the last commit's date, else this file's.
+BUILD_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell stat -c %Y Makefile))
 
 ALL_CPPFLAGS = -Iinclude -D_GNU_SOURCE -DVERSION='"$(VERSION)"' -DBUILD_EPOCH=$(BUILD_EPOCH) $(FORTIFY) \
                $(MBEDTLS_CFLAGS) $(CPPFLAGS)
