@@ -82,6 +82,7 @@ typedef struct {
     char bad_date[CREDENTIALS_DATE_SIZE]; /* of the certificate that is expired or not yet valid, for messages
                                            */
     bool connected;                       /* the handshake is complete: a close_notify would be understood */
+    bool server_closed;                   /* a close_notify came */
     char error[512];
 } dtls_state_t;
 

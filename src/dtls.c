@@ -158,6 +158,7 @@ static dtls_outcome_t explain(dtls_state_t *state, int status)
 {
     char reason[448];
     dtls_outcome_t outcome = diagnose(state, status, reason, sizeof reason);
+    state->server_closed = outcome == DTLS_CLOSED;
     return fail(state, outcome, "%s", reason);
 }
 
@@ -440,7 +441,8 @@ bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
     ends.peer_length = ends.local_length = sizeof ends.peer;
     ends.round_trip_us = state->transport.round_trip_us;
     ends.any_port = compat_has_connection_id(&state->ssl);
-    if (getpeername(state->transport.net.fd, (struct sockaddr *)&ends.peer, &ends.peer_length) != 0 ||
+    if (state->server_closed ||
+        getpeername(state->transport.net.fd, (struct sockaddr *)&ends.peer, &ends.peer_length) != 0 ||
         getsockname(state->transport.net.fd, (struct sockaddr *)&ends.local, &ends.local_length) != 0)
         return false;
     blob->bytes = malloc(sizeof ends + ASSOCIATION_MAX);
@@ -479,8 +481,6 @@ dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, con
         return explain(state, status);
     state->transport.round_trip_us = ends.round_trip_us;
     state->connected = true;
-    log_step("association with %s reused: %s, no handshake", state->transport.peer,
-             mbedtls_ssl_get_ciphersuite(&state->ssl));
     return DTLS_OK;
 }
 

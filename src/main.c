@@ -254,7 +254,9 @@ static bool reuse_association(run_t *run)
     run->reused = outcome == DTLS_OK && trusted;
     if (outcome != DTLS_OK)
         log_step("%s", dtls_error_text(&run->dtls));
-    if (!run->reused)
+    if (run->reused)
+        log_step("association with %s reused: no handshake", run->server);
+    else
         dtls_close(&run->dtls);
     return run->reused;
 }

@@ -1,11 +1,12 @@
 #include "options.h"
 
-#include <arpa/inet.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sysexits.h>
+
+#include "value.h"
 
 #define WEEK_MS INT64_C(604800000)
 
@@ -30,96 +31,18 @@ typedef struct {
     bool repeats;         /* may be given more than once */
 } option_t;
 
-static bool parse_number(const char *text, uint64_t least, uint64_t most, uint64_t *number)
-{
-    uint64_t value = 0;
-    if (*text == '\0')
-        return false;
-    for (; *text != '\0'; text++) {
-        if (*text < '0' || *text > '9' || value > most)
-            return false;
-        value = value * 10 + (uint64_t)(*text - '0');
-    }
-    *number = value;
-    return value >= least && value <= most;
-}
-
-/* "12" or "0.25", to milliseconds; what is finer is cut off. */
-static bool parse_seconds(const char *text, int64_t least_ms, int64_t most_ms, int64_t *milliseconds)
-{
-    char whole[16];
-    size_t digits = strcspn(text, ".");
-    uint64_t seconds = 0;
-    if (digits >= sizeof whole)
-        return false;
-    memcpy(whole, text, digits);
-    whole[digits] = '\0';
-    if (!parse_number(whole, 0, (uint64_t)most_ms / 1000, &seconds))
-        return false;
-    int64_t value = (int64_t)seconds * 1000;
-    if (text[digits] == '.') {
-        const char *fraction = text + digits + 1;
-        if (*fraction == '\0' || fraction[strspn(fraction, "0123456789")] != '\0')
-            return false;
-        for (int64_t unit = 100; unit > 0 && *fraction != '\0'; unit /= 10)
-            value += unit * (*fraction++ - '0');
-    }
-    *milliseconds = value;
-    return value >= least_ms && value <= most_ms;
-}
-
-/* An IPv6 address, perhaps with a zone ("fe80::1%eth0"). */
-static bool is_ipv6(const char *text, size_t length)
-{
-    char address[INET6_ADDRSTRLEN];
-    struct in6_addr parsed;
-    const char *zone = memchr(text, '%', length);
-    if (zone != NULL)
-        length = (size_t)(zone - text);
-    if (length >= sizeof address)
-        return false;
-    memcpy(address, text, length);
-    address[length] = '\0';
-    return inet_pton(AF_INET6, address, &parsed) == 1;
-}
-
-/* Finds the parts of "HOST", "HOST:PORT", "IPV6", "[IPV6]" and "[IPV6]:PORT"; *port is NULL where there is
- * none. */
-static bool split_server(const char *value, const char **host, size_t *length, const char **port)
-{
-    const char *end;
-    *host = value;
-    if (*value == '[') {
-        *host = value + 1;
-        *length = strcspn(*host, "]");
-        end = *host + *length;
-        if (*end++ != ']' || !is_ipv6(*host, *length))
-            return false;
-    } else if (strchr(value, ':') != strrchr(value, ':')) {
-        *length = strlen(value);
-        end = value + *length;
-        if (!is_ipv6(value, *length))
-            return false;
-    } else {
-        *length = strcspn(value, ":");
-        end = value + *length;
-    }
-    *port = *end == ':' ? end + 1 : NULL;
-    return *end == ':' || *end == '\0';
-}
-
 static const char *set_server(options_t *options, const char *value)
 {
     const char *host = NULL, *port = NULL;
     size_t length = 0;
     uint64_t number = 0;
-    if (!split_server(value, &host, &length, &port))
+    if (!value_server(value, &host, &length, &port))
         return "must be HOST, HOST:PORT or [IPV6]:PORT";
     if (length == 0)
         return "has no host";
     if (length >= sizeof options->host)
         return "has a host name of more than 255 characters";
-    if (port != NULL && !parse_number(port, 1, 65535, &number))
+    if (port != NULL && !value_number(port, 1, 65535, &number))
         return "must have a port from 1 to 65535 after its colon";
     memcpy(options->host, host, length);
     options->host[length] = '\0';
@@ -218,21 +141,21 @@ static const char *set_session(options_t *options, const char *value)
 
 static const char *set_lease(options_t *options, const char *value)
 {
-    return parse_seconds(value, 0, WEEK_MS, &options->lease_ms)
+    return value_seconds(value, 0, WEEK_MS, &options->lease_ms)
                ? NULL
                : "must be seconds from 0 to 604800, such as 600";
 }
 
 static const char *set_wait(options_t *options, const char *value)
 {
-    return parse_seconds(value, 0, WEEK_MS, &options->wait_ms)
+    return value_seconds(value, 0, WEEK_MS, &options->wait_ms)
                ? NULL
                : "must be seconds from 0 to 604800, such as 2 or 0.25";
 }
 
 static const char *set_count(options_t *options, const char *value)
 {
-    return parse_number(value, 1, 1000000000, &options->count)
+    return value_number(value, 1, 1000000000, &options->count)
                ? NULL
                : "must be a whole number from 1 to 1000000000";
 }
@@ -250,7 +173,7 @@ static const char *set_output(options_t *options, const char *value)
 
 static const char *set_timeout(options_t *options, const char *value)
 {
-    return parse_seconds(value, 1, WEEK_MS, &options->timeout_ms)
+    return value_seconds(value, 1, WEEK_MS, &options->timeout_ms)
                ? NULL
                : "must be seconds from 0.001 to 604800, such as 60 or 2.5";
 }
@@ -258,7 +181,7 @@ static const char *set_timeout(options_t *options, const char *value)
 static const char *set_mtu(options_t *options, const char *value)
 {
     uint64_t mtu = 0;
-    if (!parse_number(value, 256, 16384, &mtu))
+    if (!value_number(value, 256, 16384, &mtu))
         return "must be a whole number of bytes from 256 to 16384";
     options->mtu = (uint16_t)mtu;
     return NULL;

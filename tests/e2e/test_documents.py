@@ -55,7 +55,7 @@ def examples():
 
 def test_the_man_page_has_every_option_with_its_letter_and_argument():
     assert options_of_man() == options_of_help()
-    assert len(options_of_help()) == 20
+    assert len(options_of_help()) == 23
 
 
 @pytest.mark.parametrize("name", sorted(options_of_help()))
@@ -98,7 +98,7 @@ def test_the_examples_do_what_they_say(command, inboxd, pki, tmp_path):
     for program in programs.iterdir():
         program.chmod(0o755)
     command = re.sub(r"^(\S+ ){5}(?=cd )", "", command).replace("localhost:1234", address)
-    for directory in ("/etc/dtls-send", "/var/log"):
+    for directory in ("/etc/dtls-send", "/var/log", "/run/dtls-send"):
         command = command.replace(directory, str(tmp_path))
 
     path = f"{programs}:{environment()['PATH']}"

@@ -1,0 +1,20 @@
+/* Values as people write them, read strictly: what is not wholly and exactly one is refused. */
+#ifndef VALUE_H
+#define VALUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A whole number in decimal digits, without sign or space, from `least` to `most`. False: it is not. */
+bool value_number(const char *text, uint64_t least, uint64_t most, uint64_t *number);
+
+/* Seconds, "12" or "0.25", to milliseconds from `least_ms` to `most_ms`; what is finer is cut off. False:
+ * they are not. */
+bool value_seconds(const char *text, int64_t least_ms, int64_t most_ms, int64_t *milliseconds);
+
+/* Finds the parts of "HOST", "HOST:PORT", "IPV6", "[IPV6]" and "[IPV6]:PORT" within `value`: *port is NULL
+ * where there is none, and it is not checked. False: it has not that form. */
+bool value_server(const char *value, const char **host, size_t *length, const char **port);
+
+#endif
