@@ -471,10 +471,11 @@ static void a_certificate_is_good_to_its_last_second(void **state)
 static void a_clock_before_the_build_is_hinted_at(void **state)
 {
     (void)state;
+    const time_t year = 31536000; /* the module may have been compiled at an earlier commit than this test */
     assert_string_equal(credentials_clock_hint(), "");
-    set_clock = (time_t)BUILD_EPOCH;
+    set_clock = (time_t)BUILD_EPOCH + year;
     assert_string_equal(credentials_clock_hint(), "");
-    set_clock = (time_t)BUILD_EPOCH - 1;
+    set_clock = (time_t)BUILD_EPOCH - year;
     assert_non_null(strstr(credentials_clock_hint(), "clock"));
     set_clock = 86400; /* a Pi that lost its power */
     assert_non_null(strstr(credentials_clock_hint(), "clock"));
