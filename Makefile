@@ -12,6 +12,8 @@ PKG_CONFIG ?= pkg-config
 PYTHON     ?= /usr/bin/python3
 INSTALL    ?= install
 V          ?= 0
+# Tests mostly wait for each other's peers, so more of them than processors run at once.
+JOBS       ?= 8
 
 # mbed TLS 2.28 as Debian ships it has no .pc files; the names are the same everywhere.
 MBEDTLS        := mbedtls mbedx509 mbedcrypto
@@ -103,7 +105,7 @@ unit-test: $(UNIT_TESTS)
 	$(Q)for test in $^; do $$test || exit 1; done
 
 test: all unit-test $(TEST_TOOLS) ## unit tests, then end-to-end tests against inboxd, OpenSSL and GnuTLS
-	$(Q)BUILD=$(abspath $(BUILD)) TEST_WRAPPER='$(TEST_WRAPPER)' $(PYTHON) -m pytest -q -n auto -p no:cacheprovider tests/e2e $(PYTEST_FLAGS)
+	$(Q)BUILD=$(abspath $(BUILD)) TEST_WRAPPER='$(TEST_WRAPPER)' PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -n $(JOBS) -p no:cacheprovider tests/e2e tests/net $(PYTEST_FLAGS)
 
 lint: ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc; gcc and clang without a warning
 	clang-format --dry-run --Werror $(C_FILES)

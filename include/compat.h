@@ -50,20 +50,19 @@ static inline void compat_dtls12_only(mbedtls_ssl_config *config)
 }
 
 /* The groups for the key exchange, cheapest first, and the signatures that are accepted: SHA-256 and better.
- * The same list of groups limits the curve of the server's key. */
+ * The same list of groups limits the curve of the server's key. No P-521: every entry is sent twice a
+ * handshake, and this one is hardly ever met. */
 static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
 {
 #if MBEDTLS_VERSION_MAJOR < 3
     static const mbedtls_ecp_group_id groups[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
-                                                  MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_SECP521R1,
-                                                  MBEDTLS_ECP_DP_NONE};
+                                                  MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_NONE};
     static const int hashes[] = {MBEDTLS_MD_SHA256, MBEDTLS_MD_SHA384, MBEDTLS_MD_SHA512, MBEDTLS_MD_NONE};
     mbedtls_ssl_conf_curves(config, groups);
     mbedtls_ssl_conf_sig_hashes(config, hashes);
 #else
     static const uint16_t groups[] = {MBEDTLS_SSL_IANA_TLS_GROUP_X25519, MBEDTLS_SSL_IANA_TLS_GROUP_SECP256R1,
-                                      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1,
-                                      MBEDTLS_SSL_IANA_TLS_GROUP_SECP521R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
+                                      MBEDTLS_SSL_IANA_TLS_GROUP_SECP384R1, MBEDTLS_SSL_IANA_TLS_GROUP_NONE};
     static const uint16_t signatures[] = {MBEDTLS_TLS1_3_SIG_ECDSA_SECP256R1_SHA256,
                                           MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA256,
                                           MBEDTLS_TLS1_3_SIG_ECDSA_SECP384R1_SHA384,

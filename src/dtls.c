@@ -432,6 +432,12 @@ bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob)
     return blob->bytes != NULL;
 }
 
+static void log_traffic(const transport_t *transport)
+{
+    log_step("%llu bytes in %lu datagrams sent, %llu bytes in %lu datagrams received", transport->bytes_sent,
+             transport->datagrams_sent, transport->bytes_received, transport->datagrams_received);
+}
+
 bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
 {
     endpoints_t ends;
@@ -451,11 +457,13 @@ bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
     memcpy(blob->bytes, &ends, sizeof ends);
     int status = mbedtls_ssl_context_save(&state->ssl, blob->bytes + sizeof ends, ASSOCIATION_MAX, &size);
     blob->length = sizeof ends + size;
-    if (status != 0)
+    if (status != 0) {
         dtls_blob_free(blob);
-    else
-        state->connected = false; /* a close_notify would end what is kept */
-    return status == 0;
+        return false;
+    }
+    log_traffic(&state->transport);
+    state->connected = false; /* a close_notify would end what is kept */
+    return true;
 }
 
 dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)
@@ -488,9 +496,7 @@ void dtls_close(dtls_state_t *state)
 {
     if (state->connected) {
         mbedtls_ssl_close_notify(&state->ssl);
-        log_step("closed: %llu bytes in %lu datagrams sent, %llu bytes in %lu datagrams received",
-                 state->transport.bytes_sent, state->transport.datagrams_sent,
-                 state->transport.bytes_received, state->transport.datagrams_received);
+        log_traffic(&state->transport);
     }
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_config_free(&state->ssl_config);

@@ -11,7 +11,6 @@ static const int cipher_suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY13
                                     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
                                     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM,
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
                                     0};
 

@@ -25,11 +25,11 @@ def wait_until(condition, what, patience=PATIENCE):
 
 
 def udp_sockets_of(pid):
-    """The UDP sockets of a process, IPv4 before IPv6: pairs of the port and the bytes that wait to be read."""
+    """The UDP sockets of a process, IPv4 before IPv6: each the port and how many bytes wait to be read."""
     try:
         links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-        tables = [Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii") for table in ("udp", "udp6")]
-    except OSError:  # it has just begun or ended, or closed one
+        tables = [Path(f"/proc/net/{table}").read_text(encoding="ascii") for table in ("udp", "udp6")]
+    except OSError:  # it has just ended, or closed one
         return []
     sockets = []
     for line in [line for table in tables for line in table.splitlines()[1:]]:
@@ -40,8 +40,9 @@ def udp_sockets_of(pid):
 
 
 def state_of(pid):
-    """As ps(1) has it: S for asleep, Z for ended."""
-    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[0]
+    """As ps(1) has it: S for asleep."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return stat.rsplit(")", 1)[1].split()[0]
 
 
 class Peer:
@@ -83,13 +84,15 @@ class Process(Peer):
         self._collector.start()
 
     def _collect(self):
-        while chunk := os.read(self.process.stdout.fileno(), 65536):
+        chunk = b"to begin with"
+        while chunk:
+            select.select([self.process.stdout], [], [])
             with self._changed:
+                chunk = os.read(self.process.stdout.fileno(), 65536)
                 self.output += chunk
                 self._changed.notify_all()
-            self.collected(chunk)
-        with self._changed:
-            self._changed.notify_all()
+            if chunk:
+                self.collected(chunk)
 
     def collected(self, chunk):
         """Called for everything that it printed."""
@@ -110,8 +113,8 @@ class Process(Peer):
         return value
 
     def wait_for_port(self):
-        """Waits until it has bound its socket. Asking the kernel for any port, and /proc for its number, leaves
-        no gap in which another process could take it."""
+        """Waits until it has bound its socket. Asking the kernel for any port, and /proc for its number,
+        leaves no gap in which another process could take it."""
         def bound():
             assert self.process.poll() is None, self.complaints()
             return next((port for port, _ in udp_sockets_of(self.process.pid) if port), None)
@@ -120,9 +123,14 @@ class Process(Peer):
     def settle(self, patience=PATIENCE):
         """Waits until it has taken in all that was sent to it, and we all that it printed."""
         def settled():
-            idle = state_of(self.process.pid) in "SZ" and not any(
-                waiting for _, waiting in udp_sockets_of(self.process.pid))
-            return idle and not select.select([self.process.stdout], [], [], 0)[0]
+            if self.process.poll() is not None:
+                self._collector.join()
+                return True
+            if any(waiting for _, waiting in udp_sockets_of(self.process.pid)):
+                return False
+            with self._changed:  # so that nothing is on its way from the pipe to self.output
+                return (state_of(self.process.pid) == "S" and
+                        not select.select([self.process.stdout], [], [], 0)[0])
         wait_until(settled, f"peace of {self.process.args}", patience)
 
     def stop(self):

@@ -1,4 +1,4 @@
-"""The words and the program say the same: --help, which comes from the option table, the man page and the README."""
+"""The words and the program say the same: --help (from the option table), the man page, the README."""
 
 import re
 import shlex
