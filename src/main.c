@@ -215,27 +215,48 @@ static void take_session(run_t *run)
         session_take(options->session, run->binding, &run->saved);
 }
 
-/* A handshake, abbreviated where the last run's session allows it. */
-static bool connect_to_server(run_t *run)
+static bool load_credentials(run_t *run)
 {
     credentials_source_t source = credentials_of(run);
-    dtls_config_t config = config_of(run);
+    if (credentials_load(&run->dtls.credentials, &source))
+        return true;
+    note_failure(run, EX_CONFIG, run->dtls.credentials.error);
+    return false;
+}
+
+/* Notes what a handshake has brought for later runs. */
+static void note_session(run_t *run)
+{
     dtls_blob_t session;
-    if (!credentials_load(&run->dtls.credentials, &source)) {
-        note_failure(run, EX_CONFIG, run->dtls.credentials.error);
-        return false;
-    }
-    if (!succeeded(run, dtls_connect(&run->dtls, &config)))
-        return false;
     run->saved.heard_ms = session_clock_ms();
     if (run->options.session == NULL)
-        return true;
+        return;
     /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a
      * server that gives no session id is asked for one. */
     run->saved.want_ticket = !dtls_save_session(&run->dtls, &session);
     session_replace(&run->saved, session.bytes, session.length);
     if (dtls_expiry(&run->dtls) != 0)
         run->saved.expiry = dtls_expiry(&run->dtls);
+}
+
+/* A handshake, abbreviated where the last run's session allows it. */
+static bool connect_to_server(run_t *run)
+{
+    dtls_config_t config = config_of(run);
+    if (!load_credentials(run))
+        return false;
+    dtls_outcome_t outcome = dtls_connect(&run->dtls, &config);
+    bool failed_over_session =
+        outcome == DTLS_PROTOCOL || outcome == DTLS_UNTRUSTED || outcome == DTLS_REJECTED;
+    if (failed_over_session && run->saved.session != NULL) {
+        log_step("once more, without the saved session");
+        session_replace(&run->saved, NULL, 0);
+        dtls_close(&run->dtls);
+        return connect_to_server(run);
+    }
+    if (!succeeded(run, outcome))
+        return false;
+    note_session(run);
     return true;
 }
 
