@@ -57,7 +57,7 @@ static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
 #if MBEDTLS_VERSION_MAJOR < 3
     static const mbedtls_ecp_group_id groups[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1,
                                                   MBEDTLS_ECP_DP_SECP384R1, MBEDTLS_ECP_DP_NONE};
-    static const int hashes[] = {MBEDTLS_MD_SHA256, MBEDTLS_MD_SHA384, MBEDTLS_MD_SHA512, MBEDTLS_MD_NONE};
+    static const int hashes[] = {MBEDTLS_MD_SHA256, MBEDTLS_MD_SHA384, MBEDTLS_MD_NONE};
     mbedtls_ssl_conf_curves(config, groups);
     mbedtls_ssl_conf_sig_hashes(config, hashes);
 #else
@@ -66,10 +66,7 @@ static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
     static const uint16_t signatures[] = {MBEDTLS_TLS1_3_SIG_ECDSA_SECP256R1_SHA256,
                                           MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA256,
                                           MBEDTLS_TLS1_3_SIG_ECDSA_SECP384R1_SHA384,
-                                          MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA384,
-                                          MBEDTLS_TLS1_3_SIG_ECDSA_SECP521R1_SHA512,
-                                          MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA512,
-                                          MBEDTLS_TLS1_3_SIG_NONE};
+                                          MBEDTLS_TLS1_3_SIG_RSA_PKCS1_SHA384, MBEDTLS_TLS1_3_SIG_NONE};
     mbedtls_ssl_conf_groups(config, groups);
     mbedtls_ssl_conf_sig_algs(config, signatures);
 #endif

@@ -374,7 +374,7 @@ static int64_t first_wait_ms(const run_t *run)
     else if (wait_ms < CONFIRM_WAIT_LEAST_MS)
         wait_ms = CONFIRM_WAIT_LEAST_MS;
     random_bytes(NULL, (unsigned char *)&random, sizeof random);
-    return wait_ms + wait_ms * random / (2 * UINT16_MAX);
+    return wait_ms + wait_ms * random / UINT16_MAX / 2;
 }
 
 /* Sends the payload, and again (RFC 7252 section 4.8), until a downlink answers. */
