@@ -95,15 +95,16 @@ bool file_take(const char *path, size_t maximum, file_content_t *content, const 
     *reason = NULL;
     /* Non-blocking: it might be a FIFO. */
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
-    if (fd < 0)
+    if (fd < 0) {
         *reason = strerror(errno);
-    else if (flock(fd, LOCK_EX | LOCK_NB) != 0)
+        return false;
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0)
         *reason = "is being taken by another process";
     else if ((*reason = why_not_private(fd)) == NULL && (*reason = read_all(fd, maximum, content)) == NULL &&
              unlink(path) != 0)
         *reason = strerror(errno);
-    if (fd >= 0)
-        close(fd); /* and with it the lock: whoever waited for it finds a file without a name */
+    close(fd); /* and with it the lock: whoever comes next finds a file without a name */
     if (*reason != NULL)
         file_content_free(content);
     return *reason == NULL;
