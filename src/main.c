@@ -23,7 +23,8 @@ enum {
     CONFIRM_WAIT_MS =
         2000, /* RFC 7252's ACK_TIMEOUT; three round trips where these are known, but not less than */
     CONFIRM_WAIT_LEAST_MS = 250,
-    REUSED_TRANSMISSIONS = 2, /* without an answer to these a reused association is given up */
+    CONFIRM_WAIT_MOST_MS = 8000, /* leaves room for many tries where much is lost */
+    REUSED_TRANSMISSIONS = 2,    /* without an answer to these a reused association is given up */
     PACE_MS = 1 /* between --lines: no server's socket buffer takes thousands of datagrams at once */
 };
 
@@ -381,7 +382,7 @@ static int64_t first_wait_ms(const run_t *run)
 static bool confirm_payload(run_t *run)
 {
     int64_t wait_ms = first_wait_ms(run);
-    for (int transmissions = 1;; transmissions++, wait_ms *= 2) {
+    for (int transmissions = 1;; transmissions++) {
         size_t length = 0;
         dtls_outcome_t outcome = transmit(run);
         if (outcome == DTLS_OK)
@@ -399,8 +400,10 @@ static bool confirm_payload(run_t *run)
             if (!connect_anew(run))
                 return false;
             transmissions = 0;
-            wait_ms = first_wait_ms(run) / 2;
-        } else if (outcome != DTLS_TIMEOUT) {
+            wait_ms = first_wait_ms(run);
+        } else if (outcome == DTLS_TIMEOUT) {
+            wait_ms = wait_ms < CONFIRM_WAIT_MOST_MS / 2 ? 2 * wait_ms : CONFIRM_WAIT_MOST_MS;
+        } else {
             return succeeded(run, outcome);
         }
     }
