@@ -122,9 +122,16 @@ static bool temporary_name(const char *path, char name[static PATH_MAX])
 bool file_put(const char *path, const void *bytes, size_t length, const char **reason)
 {
     char name[PATH_MAX];
+    struct stat status;
     *reason = NULL;
     if (!temporary_name(path, name)) {
         *reason = strerror(ENAMETOOLONG);
+        return false;
+    }
+    /* A rename would put our file in the place of a device, root's /dev/null for one. A symbolic link may go.
+     */
+    if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
+        *reason = "is not a regular file";
         return false;
     }
     unlink(name); /* of a process that had our number and died */

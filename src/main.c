@@ -233,8 +233,9 @@ static void note_session(run_t *run)
     if (run->options.session == NULL)
         return;
     /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a
-     * server that gives no session id is asked for one. */
-    run->saved.want_ticket = !dtls_save_session(&run->dtls, &session);
+     * server that gives no session id is asked for one, and then always. */
+    if (!dtls_save_session(&run->dtls, &session))
+        run->saved.want_ticket = true;
     session_replace(&run->saved, session.bytes, session.length);
     if (dtls_expiry(&run->dtls) != 0)
         run->saved.expiry = dtls_expiry(&run->dtls);
