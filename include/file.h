@@ -23,8 +23,10 @@ bool file_read(const char *path, size_t maximum, file_content_t *content, const 
  * removed, and then its content must not be used. */
 bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason);
 
-/* Puts a private file (0600) in place at once: others see the old content or the new, never a part. Not
- * synced to the disk. False: `*reason` says why, and nothing is left behind. */
+/* Puts a private file (0600) in place at once: others see the old content or the new, never a part. A
+ * symbolic link is replaced, and not followed; a device or directory is left alone. Not synced to the disk.
+ * False:
+ * `*reason` says why, and nothing is left behind. */
 bool file_put(const char *path, const void *bytes, size_t length, const char **reason);
 
 /* Wipes and frees: what was read may be a key. Harmless on a zeroed or freed content. */

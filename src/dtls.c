@@ -275,18 +275,17 @@ static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *addres
     return outcome;
 }
 
-/* One round over all addresses. In the first round one that says nothing is left soon for the next. */
+/* One round over all addresses. In the first, one that says nothing is left soon for the next: after
+ * SILENT_MS, or half the time that is left if that is less. */
 static dtls_outcome_t try_each(dtls_state_t *state, const struct addrinfo *addresses, bool first_round)
 {
     dtls_outcome_t result = DTLS_REFUSED;
     for (const struct addrinfo *address = addresses; address != NULL; address = address->ai_next) {
-        int64_t left = 1; /* addresses yet to be tried */
-        for (const struct addrinfo *other = address->ai_next; other != NULL; other = other->ai_next)
-            left++;
-        int64_t share_ms = (state->config.limit.deadline_ms - wait_now_ms()) / left;
         wait_limit_t silent = state->config.limit;
-        if (first_round && addresses->ai_next != NULL)
-            silent = wait_at_most(silent, share_ms < SILENT_MS ? share_ms : SILENT_MS);
+        if (first_round && address->ai_next != NULL) {
+            int64_t half_ms = (silent.deadline_ms - wait_now_ms()) / 2;
+            silent = wait_at_most(silent, half_ms < SILENT_MS ? half_ms : SILENT_MS);
+        }
         dtls_outcome_t outcome = attempt(state, address, silent);
         if (outcome == DTLS_TIMEOUT)
             result = DTLS_TIMEOUT;

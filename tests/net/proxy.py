@@ -157,6 +157,7 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
             raise
         self.host, self.port = self._near.getsockname()[:2]
         self._wake, self._waker = os.pipe()
+        os.set_blocking(self._waker, False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ)
         self._selector.register(self._near, selectors.EVENT_READ, self._read_clients)
@@ -271,7 +272,8 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
         and hold all that was sent before."""
         with self._changed:
             self._stopping = True
-            self._wake_up()
+            if not self._stopped:
+                self._wake_up()
         self._thread.join()
         with self._changed:
             if self._stopped:
@@ -304,7 +306,7 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
                 self._work()
 
     def _wake_up(self):
-        if not self._stopped:
+        with contextlib.suppress(BlockingIOError):  # full: it will wake up anyhow
             os.write(self._waker, b"x")
 
     @contextlib.contextmanager
@@ -321,7 +323,7 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
         held."""
         serial = self._serial
         for key, _ in self._selector.select(0):
-            if key.data and key.fileobj.fileno() >= 0:  # not closed by the one before it
+            if key.data:
                 key.data()
         done = False
         while self._calendar and self._calendar[0][0] <= time.monotonic():
@@ -473,10 +475,10 @@ def _waiting_datagrams(source):
     for _ in range(BATCH):
         try:
             yield source.recvfrom(LARGEST)
-        except ConnectionRefusedError:
-            continue  # nobody listens there now; a network would not say so
         except BlockingIOError:
             return
+        except OSError:
+            continue  # nobody listens there now; a network would not say so
 
 
 def endpoint(text):
