@@ -140,6 +140,11 @@ bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob);
  * `*blob` is empty, and the connection lives on. */
 bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob);
 
+/* Whether the server knows a suspended association by our address alone, for want of a connection id. A
+ * server that serves one such client at a time listens to no other handshake until it has been told goodbye.
+ */
+bool dtls_is_known_by_address(const dtls_blob_t *blob);
+
 /* Goes on with an association that dtls_suspend() took out, without a datagram: instead of dtls_connect(),
  * and without credentials. Binds the local address and port again, by which the server knows us, unless it
  * gave us a connection id (RFC 9146). Proves nothing about the server, which may have forgotten. Not DTLS_OK:

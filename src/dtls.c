@@ -265,6 +265,10 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
 
 static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *address, wait_limit_t silent)
 {
+    /* A handshake that stalled and starts afresh need not wait a whole second again to find a datagram lost.
+     */
+    if (state->transport.round_trip_us != 0)
+        state->config.round_trip_us = state->transport.round_trip_us;
     bool opened = transport_open(&state->transport, address, NULL);
     log_step("trying %s", state->transport.peer);
     dtls_outcome_t outcome = opened ? prepare_handshake(state) : explain(state, 0);
@@ -463,6 +467,15 @@ bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
     log_traffic(&state->transport);
     state->connected = false; /* a close_notify would end what is kept */
     return true;
+}
+
+bool dtls_is_known_by_address(const dtls_blob_t *blob)
+{
+    endpoints_t ends;
+    if (blob->length <= sizeof ends)
+        return false;
+    memcpy(&ends, blob->bytes, sizeof ends);
+    return !ends.any_port;
 }
 
 dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)

@@ -2,11 +2,9 @@
  * This file is the story of a run, and the only place that knows exit statuses. */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/time.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -17,9 +15,9 @@
 #include "payload.h"
 #include "random.h"
 #include "session.h"
+#include "signals.h"
 
 enum {
-    WATCHDOG_MS = 200, /* how long after --timeout a run that hangs elsewhere than in a wait is ended */
     CONFIRM_WAIT_MS =
         2000, /* RFC 7252's ACK_TIMEOUT; three round trips where these are known, but not less than */
     CONFIRM_WAIT_LEAST_MS = 250,
@@ -43,54 +41,6 @@ typedef struct {
     int status;         /* the first failure's */
 } run_t;
 
-/* --- Signals --- */
-
-static volatile sig_atomic_t signal_caught;
-static int signal_fd = -1; /* an eventfd that becomes readable with the first signal */
-
-static void on_signal(int number)
-{
-    int kept_errno = errno;
-    if (signal_caught != 0) /* someone is impatient */
-        _exit(128 + number);
-    signal_caught = number;
-    eventfd_write(signal_fd, 1);
-    errno = kept_errno;
-}
-
-/* Waits end by themselves; this is for what cannot be waited for, such as a disk that hangs or a FIFO to
- * open. */
-static void on_alarm(int number)
-{
-    static const char message[] = "dtls-send: timeout: the system did not return from a call\n";
-    (void)number;
-    if (log_level() >= LOG_ERROR && write(STDERR_FILENO, message, sizeof message - 1) < 0)
-        _exit(EX_TEMPFAIL);
-    _exit(EX_TEMPFAIL);
-}
-
-static void catch_signals(int64_t timeout_ms)
-{
-    static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
-    struct sigaction action = {.sa_handler = on_signal},
-                     before; /* no SA_RESTART: a blocked open(2) must end */
-    sigemptyset(&action.sa_mask);
-    signal_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
-        /* What nohup(1) or a shell's "&" had ignored stays so. */
-        if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
-            sigaction(ending[i], &action, NULL);
-    }
-    action.sa_handler = SIG_IGN;
-    sigaction(SIGPIPE, &action, NULL);
-    action.sa_handler = on_alarm;
-    sigaction(SIGALRM, &action, NULL);
-    int64_t alarm_ms = timeout_ms + WATCHDOG_MS;
-    struct itimerval timer = {
-        .it_value = {.tv_sec = (time_t)(alarm_ms / 1000), .tv_usec = (suseconds_t)(alarm_ms % 1000 * 1000)}};
-    setitimer(ITIMER_REAL, &timer, NULL);
-}
-
 /* A descriptor that was closed would be given to the socket, and messages or downlinks would go to the
  * server. What stands in for it fails as a closed one does. */
 static void hold_standard_descriptors(void)
@@ -113,7 +63,7 @@ static int status_of(dtls_outcome_t outcome)
     case DTLS_CLOSED:
         return EX_TEMPFAIL;
     case DTLS_INTERRUPTED:
-        return 128 + signal_caught;
+        return 128 + signals_caught();
     case DTLS_NAME_UNKNOWN:
         return EX_NOHOST;
     case DTLS_REFUSED:
@@ -135,12 +85,12 @@ static int status_of(dtls_outcome_t outcome)
  */
 static void note_failure(run_t *run, int status, const char *message)
 {
-    if (signal_caught == 0) {
+    if (signals_caught() == 0) {
         log_error("%s", message);
         run->status = run->status == EX_OK ? status : run->status;
-    } else if (run->status != 128 + signal_caught) {
-        log_error("ended by a signal: %s", strsignal(signal_caught));
-        run->status = 128 + signal_caught;
+    } else if (run->status != 128 + signals_caught()) {
+        log_error("ended by a signal: %s", strsignal(signals_caught()));
+        run->status = 128 + signals_caught();
     }
 }
 
@@ -195,6 +145,25 @@ static dtls_config_t config_of(const run_t *run)
                            .want_ticket = run->saved.want_ticket,
                            .round_trip_us = run->saved.round_trip_us,
                            .limit = run->limit};
+}
+
+static bool is_same_file(const char *path, const char *other)
+{
+    struct stat status, other_status;
+    return other != NULL && stat(path, &status) == 0 && stat(other, &other_status) == 0 &&
+           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
+}
+
+/* The session's file is taken away and written anew: it must be nothing that is dear. */
+static bool spares_credentials(run_t *run)
+{
+    const options_t *options = &run->options;
+    const char *path = options->session;
+    if (path == NULL || !(is_same_file(path, options->cert_file) || is_same_file(path, options->key_file) ||
+                          is_same_file(path, options->passphrase_file) || is_same_file(path, options->ca)))
+        return true;
+    note_failure(run, EX_USAGE, "--session: names a file of credentials, which it would replace");
+    return false;
 }
 
 /* Takes what the last run saved. It is good for the same server, name, credentials and libraries only. */
@@ -263,20 +232,19 @@ static bool connect_to_server(run_t *run)
 }
 
 /* Goes on with the last run's association where that may be trusted: it proves nothing about the server by
- * itself. Where it may not, the server is told goodbye by it: one that serves a single client would not
- * listen to another. */
+ * itself. Where it may not, the server is told goodbye by it if that may be needed. */
 static bool reuse_association(run_t *run)
 {
     dtls_blob_t association = {run->saved.association, run->saved.association_length};
     dtls_config_t config = config_of(run);
     bool trusted = run->options.confirm || session_clock_ms() - run->saved.heard_ms < run->options.lease_ms;
-    if (association.bytes == NULL)
-        return false;
-    dtls_outcome_t outcome = dtls_resume(&run->dtls, &config, &association);
+    dtls_outcome_t outcome = DTLS_CLOSED;
+    if (association.bytes != NULL && (trusted || dtls_is_known_by_address(&association)))
+        outcome = dtls_resume(&run->dtls, &config, &association);
     session_drop_association(&run->saved);
-    run->reused = outcome == DTLS_OK && trusted;
-    if (outcome != DTLS_OK)
+    if (outcome != DTLS_OK && outcome != DTLS_CLOSED)
         log_step("%s", dtls_error_text(&run->dtls));
+    run->reused = outcome == DTLS_OK && trusted;
     if (run->reused)
         log_step("association with %s reused: no handshake", run->server);
     else
@@ -415,7 +383,9 @@ static bool confirm_payload(run_t *run)
 static bool await_line(run_t *run)
 {
     bool readable = false;
-    if (!take_downlinks(run, PACE_MS, false))
+    /* A downlink that comes late would pass for the next line's confirmation. */
+    int64_t late_ms = run->options.confirm ? dtls_round_trip_us(&run->dtls) / 1000 : 0;
+    if (!take_downlinks(run, late_ms > PACE_MS ? late_ms : PACE_MS, false))
         return false;
     for (int fd; !readable && (fd = payload_fd(&run->payloads)) >= 0;) {
         /* payload_next() finds the same deadline or signal, and tells of it. */
@@ -445,7 +415,7 @@ static void run_once(run_t *run)
     dtls_init(&run->dtls);
     if (!output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit))
         note_failure(run, EX_IOERR, run->output.error);
-    else if (next_payload(run) && open_connection(run))
+    else if (spares_credentials(run) && next_payload(run) && open_connection(run))
         exchange(run);
     session_free(&run->saved);
     dtls_close(&run->dtls);
@@ -479,9 +449,9 @@ int main(int argc, char **argv)
         return print_and_end(wish);
 
     log_set_level((log_level_t)run.options.verbosity);
-    catch_signals(run.options.timeout_ms);
+    signals_catch(run.options.timeout_ms);
     run.limit = wait_limit_in(run.options.timeout_ms);
-    run.limit.cancel_fd = signal_fd;
+    run.limit.cancel_fd = signals_fd();
     bool bracketed = strchr(run.options.host, ':') != NULL;
     snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
              run.options.port);

@@ -126,8 +126,8 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
               "jitter_ms": jitter_ms}
         down = {"drop": down_drop, "duplicate": down_duplicate, "reorder": down_reorder,
                 "delay_ms": down_delay_ms, "jitter_ms": down_jitter_ms}
-        faults = {UP: Faults(**up),
-                  DOWN: Faults(**{name: up[name] if value is None else value for name, value in down.items()})}
+        down = {**up, **{name: value for name, value in down.items() if value is not None}}
+        faults = {UP: Faults(**up), DOWN: Faults(**down)}
         self.seed = secrets.randbelow(1 << 32) if seed is None else seed
         self._dice = {way: Dice(self.seed, way, faults[way]) for way in (UP, DOWN)}
         self._hold = reorder_ms / 1000
@@ -136,7 +136,7 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
         self._clients = {}
         self._upstreams = OrderedDict()  # socket: its client; the one longest unused first
         self._calendar = []              # heap of (due, serial, what to do)
-        self._serial = 0
+        self._serial = self._events = 0
         self._lose = {UP: 0, DOWN: 0}
         self._blackhole = False
         self._stopping = self._stopped = False
@@ -259,11 +259,15 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
         value."""
         deadline = time.monotonic() + patience
         with self._changed:
-            while not (value := condition()):
+            while True:
+                seen = self._events
+                if value := condition():
+                    return value
                 left = deadline - time.monotonic()
                 assert left > 0, f"no {what} within {patience} s: {self.counters}"
-                self._changed.wait(left)
-        return value
+                # What condition() itself took in, by looking twice for example, is announced to nobody.
+                if self._events == seen:
+                    self._changed.wait(left)
 
     # Its life.
 
@@ -321,17 +325,16 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
     def _work(self):
         """Takes in what has arrived and does what is due; returns whether there was anything. The lock is
         held."""
-        serial = self._serial
+        before = self._events
         for key, _ in self._selector.select(0):
             if key.data:
                 key.data()
-        done = False
         while self._calendar and self._calendar[0][0] <= time.monotonic():
+            self._events += 1
             heapq.heappop(self._calendar)[2]()
-            done = True
-        if done or self._serial != serial:
+        if self._events != before:
             self._changed.notify_all()
-        return done or self._serial != serial
+        return self._events != before
 
     # The way of a datagram: read, arrive, pass on, depart.
 
@@ -350,7 +353,7 @@ class Proxy:  # pylint: disable=too-many-instance-attributes
         counted["sent_datagrams"] += 1
         counted["sent_bytes"] += len(payload)
         counted[WAITING] += 1
-        self._serial += 1
+        self._events += 1
         # Drawn in any case, so that the seed's decisions stay with their datagrams.
         datagram = Datagram(way, counted["sent_datagrams"], client.address, payload, time.monotonic(),
                             self._dice[way].throw())

@@ -1,0 +1,71 @@
+#include "signals.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/eventfd.h>
+#include <sys/time.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "log.h"
+
+/* How long after the deadline a run that hangs elsewhere than in a wait is ended. */
+enum { WATCHDOG_MS = 200 };
+
+static volatile sig_atomic_t caught;
+static int fd = -1; /* an eventfd that becomes readable with the first signal */
+
+static void on_signal(int number)
+{
+    int kept_errno = errno;
+    if (caught != 0) /* someone is impatient */
+        _exit(128 + number);
+    caught = number;
+    eventfd_write(fd, 1);
+    errno = kept_errno;
+}
+
+/* Waits end by themselves; this is for what cannot be waited for, such as a disk that hangs or a FIFO to
+ * open. */
+static void on_alarm(int number)
+{
+    static const char message[] = "dtls-send: timeout: the system did not return from a call\n";
+    (void)number;
+    if (log_level() >= LOG_ERROR && write(STDERR_FILENO, message, sizeof message - 1) < 0)
+        _exit(EX_TEMPFAIL);
+    _exit(EX_TEMPFAIL);
+}
+
+void signals_catch(int64_t timeout_ms)
+{
+    static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+    /* No SA_RESTART: a blocked open(2) must end. */
+    struct sigaction action = {.sa_handler = on_signal};
+    struct sigaction before;
+    sigemptyset(&action.sa_mask);
+    fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
+        /* What nohup(1) or a shell's "&" had ignored stays so. */
+        if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(ending[i], &action, NULL);
+    }
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, NULL);
+    action.sa_handler = on_alarm;
+    sigaction(SIGALRM, &action, NULL);
+    int64_t alarm_ms = timeout_ms + WATCHDOG_MS;
+    struct itimerval timer = {
+        .it_value = {.tv_sec = (time_t)(alarm_ms / 1000), .tv_usec = (suseconds_t)(alarm_ms % 1000 * 1000)}};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+int signals_caught(void)
+{
+    return caught;
+}
+
+int signals_fd(void)
+{
+    return fd;
+}
