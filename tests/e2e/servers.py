@@ -24,11 +24,11 @@ def wait_until(condition, what, patience=PATIENCE):
     return value
 
 
-def udp_sockets_of(pid):
+def udp_sockets_of(pid, families=("udp", "udp6")):
     """The UDP sockets of a process, IPv4 before IPv6: each the port and how many bytes wait to be read."""
     try:
         links = [os.readlink(entry.path) for entry in os.scandir(f"/proc/{pid}/fd")]
-        tables = [Path(f"/proc/net/{table}").read_text(encoding="ascii") for table in ("udp", "udp6")]
+        tables = [Path(f"/proc/net/{table}").read_text(encoding="ascii") for table in families]
     except OSError:  # it has just ended, or closed one
         return []
     sockets = []
@@ -117,7 +117,8 @@ class Process(Peer):
         leaves no gap in which another process could take it."""
         def bound():
             assert self.process.poll() is None, self.complaints()
-            return next((port for port, _ in udp_sockets_of(self.process.pid) if port), None)
+            # gnutls-serv has an IPv6 socket too, with another port, and perhaps earlier.
+            return next((port for port, _ in udp_sockets_of(self.process.pid, ["udp"]) if port), None)
         return wait_until(bound, f"port of {self.process.args}")
 
     def settle(self, patience=PATIENCE):
