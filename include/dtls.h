@@ -63,8 +63,9 @@ typedef struct {
     uint16_t mtu;            /* largest handshake datagram, in bytes; 0: DTLS_MTU_DEFAULT */
     dtls_blob_t session;     /* from dtls_save_session(), to ask for an abbreviated handshake; empty: none */
     bool want_ticket;        /* ask for a session ticket (RFC 5077) */
-    int64_t round_trip_us;   /* as last seen, for the first retransmission; 0: not known */
-    wait_limit_t limit;      /* bounds dtls_connect(), dtls_send() and dtls_receive() */
+    bool offer_connection_id; /* RFC 9146, where the library can; it makes records larger */
+    int64_t round_trip_us;    /* as last seen, for the first retransmission; 0: not known */
+    wait_limit_t limit;       /* bounds dtls_connect(), dtls_send() and dtls_receive() */
 } dtls_config_t;
 
 /* Members are for dtls.c, but `credentials`, which the caller loads before connecting. */

@@ -220,7 +220,7 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
     if (status == 0)
         status = mbedtls_ssl_set_hostname(&state->ssl,
                                           state->identity.address_length > 0 ? NULL : state->identity.name);
-    if (status == 0)
+    if (status == 0 && state->config.offer_connection_id)
         status = compat_offer_connection_id(&state->ssl);
     if (status != 0)
         return explain(state, status);

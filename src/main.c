@@ -143,6 +143,7 @@ static dtls_config_t config_of(const run_t *run)
                            .mtu = run->options.mtu,
                            .session = {run->saved.session, run->saved.session_length},
                            .want_ticket = run->saved.want_ticket,
+                           .offer_connection_id = run->options.session != NULL,
                            .round_trip_us = run->saved.round_trip_us,
                            .limit = run->limit};
 }
