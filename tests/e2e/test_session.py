@@ -390,7 +390,7 @@ def test_no_number_is_used_twice_by_runs_that_are_killed(recording, begin, saved
         crowd = [begin(server, "--session", str(saved), "--confirm", "--count", "1", f"{number} {member}",
                        timeout=30) for member in range(1 + (number % 3 == 0))]
         if chance.random() < 0.6:  # at all moments of a reused run, and of some handshakes
-            time.sleep(chance.random() * chance.choice([0.004, 0.02]) * client.SLOWNESS)
+            time.sleep(chance.random() * chance.choice([0, 0.004, 0.02]) * client.SLOWNESS)
             crowd[0].process.send_signal(signal.SIGKILL)
         for member in crowd:
             member.process.communicate()
