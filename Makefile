@@ -125,7 +125,9 @@ sanitize: ## the tests again with ASan and UBSan, and the quickest of them under
 	$(MAKE) TEST_WRAPPER='$(VALGRIND)' PYTEST_FLAGS='-m smoke' test
 
 coverage: ## the tests again, and the share of the lines of src/ that they reach
-	$(MAKE) BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage test
+	@# Left out: a test that limits the size of files, and with it those in which the counts are kept.
+	$(MAKE) BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage \
+	    PYTEST_FLAGS='--deselect tests/e2e/test_output.py::test_a_disk_that_fills_up_is_a_failure' test
 	@gcov -n $(SOURCES:%.c=$(BUILD)/coverage/%.o) 2>/dev/null | awk -F"[':% ]+" '\
 	    /^File .src/ { name = $$2 } \
 	    /^Lines/ && name != "" { printf "%6.1f %% of %4d lines  %s\n", $$3, $$5, name; hit += $$3 * $$5; all += $$5; name = "" } \
