@@ -89,6 +89,32 @@ static const char *why_not_private(int fd)
     return NULL;
 }
 
+/* Whether a file that cannot be opened or read for this reason is itself at fault. */
+static bool is_its_fault(int error)
+{
+    return error == EACCES || error == EPERM || error == ELOOP || error == ENXIO || error == EIO;
+}
+
+file_outcome_t file_read_private(int directory, const char *name, size_t maximum, file_content_t *content,
+                                 const char **reason)
+{
+    *content = (file_content_t){0};
+    /* Non-blocking: it might be a FIFO. */
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
+    if (fd < 0) {
+        *reason = strerror(errno);
+        return errno == ENOENT ? FILE_ABSENT : is_its_fault(errno) ? FILE_UNFIT : FILE_FAILED;
+    }
+    file_outcome_t outcome = FILE_OK;
+    errno = EIO; /* where the reason is our own, it is the file's fault */
+    if ((*reason = why_not_private(fd)) != NULL || (*reason = read_all(fd, maximum, content)) != NULL)
+        outcome = is_its_fault(errno) ? FILE_UNFIT : FILE_FAILED;
+    close(fd);
+    if (outcome != FILE_OK)
+        file_content_free(content);
+    return outcome;
+}
+
 bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason)
 {
     *content = (file_content_t){0};
@@ -119,6 +145,46 @@ static bool temporary_name(const char *path, char name[static PATH_MAX])
            PATH_MAX;
 }
 
+/* NULL, or why not. */
+static const char *write_all(int fd, const unsigned char *bytes, size_t length)
+{
+    for (size_t done = 0; done < length;) {
+        ssize_t written = write(fd, bytes + done, length - done);
+        if (written < 0 && errno != EINTR)
+            return strerror(errno);
+        done += written > 0 ? (size_t)written : 0;
+    }
+    return NULL;
+}
+
+static int sync_retrying(int fd)
+{
+    int status;
+    do
+        status = fsync(fd);
+    while (status != 0 && errno == EINTR);
+    return status;
+}
+
+/* Writes a private file, and syncs it where that is asked for. NULL, or why not; a part of it may be left
+ * then. */
+static const char *write_private(int directory, const char *name, const void *bytes, size_t length,
+                                 bool synced)
+{
+    int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+    if (fd < 0)
+        return strerror(errno);
+    const char *reason = write_all(fd, bytes, length);
+    if (reason == NULL && fchmod(fd, S_IRUSR | S_IWUSR) != 0) /* whatever the umask was */
+        reason = strerror(errno);
+    if (reason == NULL && synced && sync_retrying(fd) != 0)
+        reason = strerror(errno);
+    /* On Linux it is closed all the same where a signal came. */
+    if (close(fd) != 0 && errno != EINTR && reason == NULL)
+        reason = strerror(errno);
+    return reason;
+}
+
 bool file_put(const char *path, const void *bytes, size_t length, const char **reason)
 {
     char name[PATH_MAX];
@@ -135,23 +201,50 @@ bool file_put(const char *path, const void *bytes, size_t length, const char **r
         return false;
     }
     unlink(name); /* of a process that had our number and died */
-    int fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (fd < 0) {
-        *reason = strerror(errno);
-        return false;
-    }
-    ssize_t written = write(fd, bytes, length);
-    if (written != (ssize_t)length)
-        *reason = written < 0 ? strerror(errno) : strerror(ENOSPC);
-    if (fchmod(fd, S_IRUSR | S_IWUSR) != 0 && *reason == NULL) /* whatever the umask was */
-        *reason = strerror(errno);
-    if (close(fd) != 0 && *reason == NULL)
-        *reason = strerror(errno);
+    *reason = write_private(AT_FDCWD, name, bytes, length, false);
     if (*reason == NULL && rename(name, path) != 0)
         *reason = strerror(errno);
     if (*reason != NULL)
         unlink(name);
     return *reason == NULL;
+}
+
+bool file_put_synced(int directory, const char *name, const char *temporary, const void *bytes, size_t length,
+                     const char **reason)
+{
+    unlinkat(directory, temporary, 0); /* of a process that died */
+    *reason = write_private(directory, temporary, bytes, length, true);
+    if (*reason == NULL && renameat(directory, temporary, directory, name) != 0)
+        *reason = strerror(errno);
+    if (*reason == NULL && sync_retrying(directory) != 0) {
+        *reason = strerror(errno);
+        unlinkat(directory, name, 0);
+    }
+    if (*reason != NULL)
+        unlinkat(directory, temporary, 0);
+    return *reason == NULL;
+}
+
+/* flock(2) itself can wait, but not until a deadline. */
+wait_outcome_t file_lock(int fd, wait_limit_t limit)
+{
+    enum { FIRST_PAUSE_MS = 1, LAST_PAUSE_MS = 20 };
+    for (int64_t pause_ms = FIRST_PAUSE_MS;; pause_ms = pause_ms < LAST_PAUSE_MS ? 2 * pause_ms : pause_ms) {
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+            return WAIT_READY;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return WAIT_FAILED;
+        wait_outcome_t outcome = wait_for(-1, 0, wait_at_most(limit, pause_ms));
+        if (outcome != WAIT_TIMEOUT || wait_now_ms() >= limit.deadline_ms)
+            return outcome;
+    }
+}
+
+bool file_is_same(const char *path, const char *other)
+{
+    struct stat status, other_status;
+    return other != NULL && stat(path, &status) == 0 && stat(other, &other_status) == 0 &&
+           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
 }
 
 void file_content_free(file_content_t *content)
