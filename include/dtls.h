@@ -36,13 +36,14 @@ typedef enum {
     DTLS_CLOSED,       /* the server closed the connection (close_notify) */
     DTLS_INTERRUPTED,  /* limit.cancel_fd became readable */
     DTLS_NAME_UNKNOWN, /* no such host */
-    DTLS_REFUSED,   /* every address refused, or none can be reached; or, once connected, nobody listens any
-                       more */
-    DTLS_UNTRUSTED, /* the server's certificate is not acceptable */
-    DTLS_REJECTED,  /* the server does not accept ours */
-    DTLS_PROTOCOL,  /* the handshake failed for another reason, or a fatal alert came */
-    DTLS_TOO_LARGE, /* more than one record, or the caller's buffer, can hold */
-    DTLS_SYSTEM     /* no memory, no socket, no entropy */
+    DTLS_REFUSED,     /* every address refused, or none can be reached; or, once connected, nobody listens any
+                         more */
+    DTLS_UNTRUSTED,   /* the server's certificate is not acceptable */
+    DTLS_REJECTED,    /* the server does not accept ours */
+    DTLS_CREDENTIALS, /* ours cannot be used */
+    DTLS_PROTOCOL,    /* the handshake failed for another reason, or a fatal alert came */
+    DTLS_TOO_LARGE,   /* more than one record, or the caller's buffer, can hold */
+    DTLS_SYSTEM       /* no memory, no socket, no entropy */
 } dtls_outcome_t;
 
 /* Bytes that only this module understands: keys and counters, so they are secret. */

@@ -27,6 +27,9 @@ typedef struct {
     bool confirm;
     const char *session; /* NULL: none */
     int64_t lease_ms;
+    const char *queue; /* NULL: none */
+    uint64_t queue_limit;
+    int64_t splay_ms;
     int64_t wait_ms;
     uint64_t count; /* 0: no limit */
     output_format_t format;

@@ -4,17 +4,16 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "dtls.h"
+#include "connection.h"
 #include "log.h"
 #include "options.h"
 #include "output.h"
 #include "payload.h"
+#include "queue.h"
 #include "random.h"
-#include "session.h"
 #include "signals.h"
 
 enum {
@@ -30,13 +29,12 @@ typedef struct {
     options_t options;
     wait_limit_t limit;
     char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
-    payload_reader_t payloads;
+    payload_reader_t payloads;          /* holds the payload in hand, also where that came from the queue */
+    queue_t queue;
+    bool unsettled; /* the payload in hand was sent, and is still in the queue */
     output_t output;
-    dtls_state_t dtls;
+    connection_t connection;
     unsigned char downlink[DTLS_PAYLOAD_MAX];
-    session_t saved;                             /* what the last run left, and what this one will leave */
-    unsigned char binding[SESSION_BINDING_SIZE]; /* what that is good for */
-    bool reused; /* the association of an earlier run is in use, and the server may have forgotten it */
     uint64_t downlinks; /* printed so far */
     int status;         /* the first failure's */
 } run_t;
@@ -71,6 +69,8 @@ static int status_of(dtls_outcome_t outcome)
     case DTLS_UNTRUSTED:
     case DTLS_REJECTED:
         return EX_NOPERM;
+    case DTLS_CREDENTIALS:
+        return EX_CONFIG;
     case DTLS_PROTOCOL:
         return EX_PROTOCOL;
     case DTLS_TOO_LARGE:
@@ -82,11 +82,11 @@ static int status_of(dtls_outcome_t outcome)
 }
 
 /* Prints why; the first failure decides the status. A signal outranks what it interrupted, and is told once.
- */
+ * That the server cannot be reached is no news once the queue was found full. */
 static void note_failure(run_t *run, int status, const char *message)
 {
     if (signals_caught() == 0) {
-        log_error("%s", message);
+        log_print(run->status == EX_CANTCREAT ? LOG_STEPS : LOG_ERROR, "%s", message);
         run->status = run->status == EX_OK ? status : run->status;
     } else if (run->status != 128 + signals_caught()) {
         log_error("ended by a signal: %s", strsignal(signals_caught()));
@@ -97,200 +97,142 @@ static void note_failure(run_t *run, int status, const char *message)
 static bool succeeded(run_t *run, dtls_outcome_t outcome)
 {
     if (outcome != DTLS_OK)
-        note_failure(run, status_of(outcome), dtls_error_text(&run->dtls));
+        note_failure(run, status_of(outcome), connection_error_text(&run->connection));
     return outcome == DTLS_OK;
 }
 
-/* --- The run --- */
+/* --- Payloads --- */
 
-/* The next payload that can be sent; those that cannot are told and passed over. False: there is none. */
-static bool next_payload(run_t *run)
+/* Reads the next payload that can be sent; those that cannot are told and passed over. */
+static payload_outcome_t read_payload(run_t *run)
 {
     for (;;) {
-        switch (payload_next(&run->payloads)) {
+        payload_outcome_t outcome = payload_next(&run->payloads);
+        switch (outcome) {
         case PAYLOAD_OK:
-            return true;
         case PAYLOAD_END:
-            return false;
+            return outcome;
         case PAYLOAD_REFUSED:
             note_failure(run, EX_DATAERR, run->payloads.error);
             break;
-        case PAYLOAD_UNREADABLE:
-            note_failure(run, EX_NOINPUT, run->payloads.error);
-            return false;
         case PAYLOAD_TIMEOUT:
         case PAYLOAD_INTERRUPTED:
-            note_failure(run, EX_TEMPFAIL, run->payloads.error);
+            /* EX_TEMPFAIL would say that it waits in the queue. */
+            note_failure(run, run->options.queue != NULL ? EX_NOINPUT : EX_TEMPFAIL, run->payloads.error);
+            return outcome;
+        case PAYLOAD_UNREADABLE:
+            note_failure(run, EX_NOINPUT, run->payloads.error);
+            return outcome;
+        }
+    }
+}
+
+/* Puts everything that is given into the queue, where it is safe whatever fails later. True: there may be
+ * something to send. */
+static bool fill_queue(run_t *run)
+{
+    queue_t *queue = &run->queue;
+    queue_outcome_t added =
+        queue_open(queue, run->options.queue, run->options.queue_limit) ? QUEUE_OK : QUEUE_FAILED;
+    payload_outcome_t read = PAYLOAD_END;
+    bool given = run->options.payload.kind != PAYLOAD_NONE;
+    while (given && added == QUEUE_OK && (read = read_payload(run)) == PAYLOAD_OK)
+        added = queue_add(queue, run->payloads.bytes, run->payloads.length, run->limit);
+    if (added != QUEUE_OK)
+        note_failure(run, EX_CANTCREAT, queue->error);
+    /* What waits is sent also where the queue is full, since it would stay so for ever. */
+    return added == QUEUE_FULL || (added == QUEUE_OK && (read == PAYLOAD_END || read == PAYLOAD_UNREADABLE) &&
+                                   (!given || queue->own != 0));
+}
+
+/* The next payload from the queue; what cannot be sent is told and passed over. */
+static bool next_queued(run_t *run)
+{
+    for (;;) {
+        switch (queue_next(&run->queue, run->payloads.bytes, &run->payloads.length)) {
+        case QUEUE_OK:
+            return true;
+        case QUEUE_END:
+            return false;
+        case QUEUE_UNSENDABLE:
+            note_failure(run, EX_DATAERR, run->queue.error);
+            break;
+        default:
+            note_failure(run, EX_OSERR, run->queue.error);
             return false;
         }
     }
 }
 
-static credentials_source_t credentials_of(const run_t *run)
+/* Puts the next payload into our hand. False: there is none. */
+static bool next_payload(run_t *run)
 {
-    return (credentials_source_t){.cert_file = run->options.cert_file,
-                                  .key_file = run->options.key_file,
-                                  .passphrase_file = run->options.passphrase_file,
-                                  .ca = run->options.ca};
+    return run->options.queue != NULL ? next_queued(run) : read_payload(run) == PAYLOAD_OK;
 }
 
-static dtls_config_t config_of(const run_t *run)
+/* The payload in hand was delivered, as far as can be known: it leaves the queue. */
+static bool settle(run_t *run)
 {
-    return (dtls_config_t){.host = run->options.host,
-                           .port = run->options.port,
-                           .server_name = run->options.server_name,
-                           .family = run->options.family,
-                           .mtu = run->options.mtu,
-                           .session = {run->saved.session, run->saved.session_length},
-                           .want_ticket = run->saved.want_ticket,
-                           .offer_connection_id = run->options.session != NULL,
-                           .round_trip_us = run->saved.round_trip_us,
-                           .limit = run->limit};
+    if (!run->unsettled || queue_remove(&run->queue)) {
+        run->unsettled = false;
+        return true;
+    }
+    note_failure(run, EX_OSERR, run->queue.error);
+    return false;
 }
 
-static bool is_same_file(const char *path, const char *other)
+/* The server takes no payload as large as the one in hand. */
+static void refuse(run_t *run)
 {
-    struct stat status, other_status;
-    return other != NULL && stat(path, &status) == 0 && stat(other, &other_status) == 0 &&
-           status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino;
+    const char *reason = connection_error_text(&run->connection);
+    if (run->options.queue != NULL) {
+        queue_set_aside(&run->queue, reason);
+        reason = run->queue.error;
+    }
+    note_failure(run, EX_DATAERR, reason);
 }
 
-/* The session's file is taken away and written anew: it must be nothing that is dear. */
+/* --- The connection --- */
+
+static connection_config_t config_of(const run_t *run)
+{
+    const options_t *options = &run->options;
+    return (connection_config_t){.dtls = {.host = options->host,
+                                          .port = options->port,
+                                          .server_name = options->server_name,
+                                          .family = options->family,
+                                          .mtu = options->mtu,
+                                          .limit = run->limit},
+                                 .credentials = {.cert_file = options->cert_file,
+                                                 .key_file = options->key_file,
+                                                 .passphrase_file = options->passphrase_file,
+                                                 .ca = options->ca},
+                                 .session_file = options->session,
+                                 .answered = options->confirm,
+                                 .lease_ms = options->lease_ms};
+}
+
 static bool spares_credentials(run_t *run)
 {
-    const options_t *options = &run->options;
-    const char *path = options->session;
-    if (path == NULL || !(is_same_file(path, options->cert_file) || is_same_file(path, options->key_file) ||
-                          is_same_file(path, options->passphrase_file) || is_same_file(path, options->ca)))
-        return true;
-    note_failure(run, EX_USAGE, "--session: names a file of credentials, which it would replace");
-    return false;
+    connection_config_t config = config_of(run);
+    if (!connection_spares_credentials(&config))
+        note_failure(run, EX_USAGE, "--session: names a file of credentials, which it would replace");
+    return run->status == EX_OK;
 }
 
-/* Takes what the last run saved. It is good for the same server, name, credentials and libraries only. */
-static void take_session(run_t *run)
-{
-    unsigned char digest[32];
-    credentials_source_t source = credentials_of(run);
-    const options_t *options = &run->options;
-    const char *name = options->server_name != NULL ? options->server_name : options->host;
-    if (options->session == NULL || !credentials_digest(&source, digest))
-        return; /* credentials that cannot be read are told of when they are loaded */
-    session_part_t parts[] = {{VERSION, sizeof VERSION},
-                              {dtls_library(), strlen(dtls_library())},
-                              {run->server, strlen(run->server)},
-                              {name, strlen(name)},
-                              {&options->family, sizeof options->family},
-                              {digest, sizeof digest}};
-    if (session_bind(run->binding, parts, sizeof parts / sizeof parts[0]))
-        session_take(options->session, run->binding, &run->saved);
-}
-
-static bool load_credentials(run_t *run)
-{
-    credentials_source_t source = credentials_of(run);
-    if (credentials_load(&run->dtls.credentials, &source))
-        return true;
-    note_failure(run, EX_CONFIG, run->dtls.credentials.error);
-    return false;
-}
-
-/* Notes what a handshake has brought for later runs. */
-static void note_session(run_t *run)
-{
-    dtls_blob_t session;
-    run->saved.heard_ms = session_clock_ms();
-    if (run->options.session == NULL)
-        return;
-    /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a
-     * server that gives no session id is asked for one, and then always. */
-    if (!dtls_save_session(&run->dtls, &session))
-        run->saved.want_ticket = true;
-    session_replace(&run->saved, session.bytes, session.length);
-    if (dtls_expiry(&run->dtls) != 0)
-        run->saved.expiry = dtls_expiry(&run->dtls);
-}
-
-/* A handshake, abbreviated where the last run's session allows it. */
 static bool connect_to_server(run_t *run)
 {
-    dtls_config_t config = config_of(run);
-    if (!load_credentials(run))
-        return false;
-    dtls_outcome_t outcome = dtls_connect(&run->dtls, &config);
-    bool failed_over_session =
-        outcome == DTLS_PROTOCOL || outcome == DTLS_UNTRUSTED || outcome == DTLS_REJECTED;
-    if (failed_over_session && run->saved.session != NULL) {
-        log_step("once more, without the saved session");
-        session_replace(&run->saved, NULL, 0);
-        dtls_close(&run->dtls);
-        return connect_to_server(run);
-    }
-    if (!succeeded(run, outcome))
-        return false;
-    note_session(run);
-    return true;
+    connection_config_t config = config_of(run);
+    return succeeded(run, connection_open(&run->connection, &config));
 }
 
-/* Goes on with the last run's association where that may be trusted: it proves nothing about the server by
- * itself. Where it may not, the server is told goodbye by it if that may be needed. */
-static bool reuse_association(run_t *run)
-{
-    dtls_blob_t association = {run->saved.association, run->saved.association_length};
-    dtls_config_t config = config_of(run);
-    bool trusted = run->options.confirm || session_clock_ms() - run->saved.heard_ms < run->options.lease_ms;
-    dtls_outcome_t outcome = DTLS_CLOSED;
-    if (association.bytes != NULL && (trusted || dtls_is_known_by_address(&association)))
-        outcome = dtls_resume(&run->dtls, &config, &association);
-    session_drop_association(&run->saved);
-    if (outcome != DTLS_OK && outcome != DTLS_CLOSED)
-        log_step("%s", dtls_error_text(&run->dtls));
-    run->reused = outcome == DTLS_OK && trusted;
-    if (run->reused)
-        log_step("association with %s reused: no handshake", run->server);
-    else
-        dtls_close(&run->dtls);
-    return run->reused;
-}
-
-static bool open_connection(run_t *run)
-{
-    take_session(run);
-    return reuse_association(run) || connect_to_server(run);
-}
-
-/* The server has forgotten the association, or cannot be reached by it: a new handshake, from a fresh source
- * port since some servers do not listen to a ClientHello from one that has an association. */
-static bool connect_anew(run_t *run)
-{
-    log_step("the reused association is of no use any more");
-    run->reused = false;
-    dtls_close(&run->dtls);
-    return connect_to_server(run);
-}
-
-/* Leaves the next run what it needs. No close_notify then: it would end what is kept. */
-static void keep_session(run_t *run)
-{
-    dtls_blob_t association;
-    const char *reason = NULL;
-    if (run->options.session == NULL)
-        return;
-    run->saved.round_trip_us = dtls_round_trip_us(&run->dtls);
-    if (dtls_suspend(&run->dtls, &association)) {
-        run->saved.association = association.bytes;
-        run->saved.association_length = association.length;
-    }
-    if (!session_put(run->options.session, run->binding, &run->saved, &reason))
-        log_error("%s: the session is not saved: %s", run->options.session, reason);
-}
+/* --- The exchange --- */
 
 static bool print_downlink(run_t *run, size_t length)
 {
     log_step("downlink of %zu bytes", length);
     run->downlinks++;
-    run->saved.heard_ms = session_clock_ms();
-    run->reused = false; /* whoever answers has not forgotten */
+    connection_note_heard(&run->connection);
     if (output_write(&run->output, run->downlink, length))
         return true;
     note_failure(run, EX_IOERR, run->output.error);
@@ -299,7 +241,7 @@ static bool print_downlink(run_t *run, size_t length)
 
 static dtls_outcome_t transmit(run_t *run)
 {
-    dtls_outcome_t outcome = dtls_send(&run->dtls, run->payloads.bytes, run->payloads.length);
+    dtls_outcome_t outcome = dtls_send(&run->connection.dtls, run->payloads.bytes, run->payloads.length);
     if (outcome == DTLS_OK)
         log_step("payload of %zu bytes sent", run->payloads.length);
     return outcome;
@@ -313,11 +255,11 @@ static bool take_downlinks(run_t *run, int64_t wait_ms, bool all_sent)
     while (run->downlinks < enough) {
         size_t length = 0;
         dtls_outcome_t outcome =
-            dtls_receive(&run->dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
+            dtls_receive(&run->connection.dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
         if (outcome == DTLS_TIMEOUT || (outcome == DTLS_CLOSED && all_sent))
             return true;
-        if (run->reused && outcome == DTLS_REFUSED) { /* the payload has certainly not arrived */
-            if (!connect_anew(run) || !succeeded(run, transmit(run)))
+        if (run->connection.reused && outcome == DTLS_REFUSED) { /* the payload has certainly not arrived */
+            if (!succeeded(run, connection_renew(&run->connection)) || !succeeded(run, transmit(run)))
                 return false;
         } else if (!succeeded(run, outcome) || !print_downlink(run, length)) {
             return false;
@@ -326,12 +268,21 @@ static bool take_downlinks(run_t *run, int64_t wait_ms, bool all_sent)
     return true;
 }
 
+/* Sends the payload in hand, once. False: the run cannot go on. */
 static bool send_payload(run_t *run)
 {
     dtls_outcome_t outcome = transmit(run);
-    if (run->reused && outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && connect_anew(run))
-        outcome = transmit(run);
-    return succeeded(run, outcome) || outcome == DTLS_TOO_LARGE; /* the next one may fit */
+    if (run->connection.reused && outcome != DTLS_OK && outcome != DTLS_TOO_LARGE) {
+        outcome = connection_renew(&run->connection);
+        if (outcome == DTLS_OK)
+            outcome = transmit(run);
+    }
+    if (outcome == DTLS_TOO_LARGE) { /* the next one may fit */
+        refuse(run);
+        return true;
+    }
+    run->unsettled = outcome == DTLS_OK && run->options.queue != NULL;
+    return succeeded(run, outcome);
 }
 
 /* The wait after a first transmission (RFC 7252 section 4.2): random, so that devices that lost the same
@@ -339,8 +290,9 @@ static bool send_payload(run_t *run)
 static int64_t first_wait_ms(const run_t *run)
 {
     uint16_t random = 0;
-    int64_t wait_ms = 3 * dtls_round_trip_us(&run->dtls) / 1000;
-    if (wait_ms == 0 && dtls_round_trip_us(&run->dtls) == 0)
+    int64_t round_trip_us = dtls_round_trip_us(&run->connection.dtls);
+    int64_t wait_ms = 3 * round_trip_us / 1000;
+    if (round_trip_us == 0)
         wait_ms = CONFIRM_WAIT_MS;
     else if (wait_ms < CONFIRM_WAIT_LEAST_MS)
         wait_ms = CONFIRM_WAIT_LEAST_MS;
@@ -348,7 +300,8 @@ static int64_t first_wait_ms(const run_t *run)
     return wait_ms + wait_ms * random / UINT16_MAX / 2;
 }
 
-/* Sends the payload, and again (RFC 7252 section 4.8), until a downlink answers. */
+/* Sends the payload in hand, and again (RFC 7252 section 4.8), until a downlink answers. False: the run
+ * cannot go on. */
 static bool confirm_payload(run_t *run)
 {
     int64_t wait_ms = first_wait_ms(run);
@@ -356,22 +309,27 @@ static bool confirm_payload(run_t *run)
         size_t length = 0;
         dtls_outcome_t outcome = transmit(run);
         if (outcome == DTLS_OK)
-            outcome = dtls_receive(&run->dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
-        if (outcome == DTLS_OK)
-            return print_downlink(run, length);
+            outcome =
+                dtls_receive(&run->connection.dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
+        if (outcome == DTLS_OK) {
+            run->unsettled = run->options.queue != NULL;
+            return print_downlink(run, length) && settle(run);
+        }
+        if (outcome == DTLS_TOO_LARGE) {
+            refuse(run);
+            return true;
+        }
         if (outcome == DTLS_TIMEOUT && wait_now_ms() >= run->limit.deadline_ms) {
             note_failure(run, EX_TEMPFAIL,
                          "not confirmed: no downlink answered the payload before --timeout");
             return false;
         }
-        if (outcome == DTLS_TOO_LARGE || outcome == DTLS_INTERRUPTED)
-            return succeeded(run, outcome) || outcome == DTLS_TOO_LARGE;
-        if (run->reused && (outcome != DTLS_TIMEOUT || transmissions == REUSED_TRANSMISSIONS)) {
-            if (!connect_anew(run))
-                return false;
+        bool useless = run->connection.reused && outcome != DTLS_INTERRUPTED &&
+                       (outcome != DTLS_TIMEOUT || transmissions == REUSED_TRANSMISSIONS);
+        if (useless && (outcome = connection_renew(&run->connection)) == DTLS_OK) {
             transmissions = 0;
             wait_ms = first_wait_ms(run);
-        } else if (outcome == DTLS_TIMEOUT) {
+        } else if (!useless && outcome == DTLS_TIMEOUT) {
             wait_ms = wait_ms < CONFIRM_WAIT_MOST_MS / 2 ? 2 * wait_ms : CONFIRM_WAIT_MOST_MS;
         } else {
             return succeeded(run, outcome);
@@ -379,18 +337,19 @@ static bool confirm_payload(run_t *run)
     }
 }
 
-/* Between --lines: waits until there is more to read, and prints what comes down meanwhile. False: the run
- * cannot go on. */
-static bool await_line(run_t *run)
+/* Between payloads: waits until there is another to take, and prints what comes down meanwhile. False: the
+ * run cannot go on. */
+static bool await_payload(run_t *run)
 {
     bool readable = false;
-    /* A downlink that comes late would pass for the next line's confirmation. */
-    int64_t late_ms = run->options.confirm ? dtls_round_trip_us(&run->dtls) / 1000 : 0;
+    dtls_state_t *dtls = &run->connection.dtls;
+    /* A downlink that comes late would pass for the next payload's confirmation. */
+    int64_t late_ms = run->options.confirm ? dtls_round_trip_us(dtls) / 1000 : 0;
     if (!take_downlinks(run, late_ms > PACE_MS ? late_ms : PACE_MS, false))
         return false;
     for (int fd; !readable && (fd = payload_fd(&run->payloads)) >= 0;) {
         /* payload_next() finds the same deadline or signal, and tells of it. */
-        if (wait_for_input(fd, dtls_fd(&run->dtls), run->limit, &readable) != WAIT_READY)
+        if (wait_for_input(fd, dtls_fd(dtls), run->limit, &readable) != WAIT_READY)
             break;
         if (!readable && !take_downlinks(run, 0, false))
             return false;
@@ -398,28 +357,89 @@ static bool await_line(run_t *run)
     return true;
 }
 
-/* Sends every payload, the first of which has been read, and prints every downlink. */
+/* Sends every payload, the first of which is in hand, and prints every downlink. What was sent without being
+ * confirmed stays in the queue until the wait after it has brought no refusal. */
 static void exchange(run_t *run)
 {
-    bool lines = run->options.payload.kind == PAYLOAD_LINES, confirm = run->options.confirm;
-    bool going = true;
-    do {
-        going = (confirm ? confirm_payload(run) : send_payload(run)) && (!lines || await_line(run));
-    } while (going && next_payload(run));
-    if (going && take_downlinks(run, run->options.wait_ms, true))
-        keep_session(run);
+    const options_t *options = &run->options;
+    for (bool more = true; more;) {
+        if (!(options->confirm ? confirm_payload(run) : send_payload(run)))
+            return;
+        more = options->queue != NULL ? queue_has_more(&run->queue) : options->payload.kind == PAYLOAD_LINES;
+        if (more && !(await_payload(run) && settle(run)))
+            return;
+        more = more && next_payload(run);
+    }
+    if (!take_downlinks(run, options->wait_ms, true) || !settle(run))
+        return;
+    const char *reason = connection_keep(&run->connection);
+    if (reason != NULL)
+        log_error("%s: the session is not saved: %s", options->session, reason);
+}
+
+/* --- The run --- */
+
+/* A run that hangs elsewhere than in a wait, as on a disk, is ended too, with this status. */
+static void watch(const run_t *run, int status)
+{
+    signals_watch(run->limit.deadline_ms - wait_now_ms(), status);
+}
+
+/* The cron jobs of a fleet all fire at :00. This is not part of --timeout. */
+static bool splay(run_t *run)
+{
+    uint64_t random = 0;
+    if (run->options.splay_ms == 0)
+        return true;
+    random_bytes(NULL, (unsigned char *)&random, sizeof random);
+    int64_t delay_ms = (int64_t)(random % ((uint64_t)run->options.splay_ms + 1));
+    log_step("waiting %.3f s before connecting", (double)delay_ms / 1000);
+    run->limit.deadline_ms += delay_ms;
+    watch(run, EX_TEMPFAIL);
+    if (wait_for(-1, 0, wait_at_most(run->limit, delay_ms)) != WAIT_INTERRUPTED)
+        return true;
+    note_failure(run, EX_TEMPFAIL, "interrupted");
+    return false;
+}
+
+static bool open_output(run_t *run)
+{
+    bool opened = output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit);
+    if (!opened)
+        note_failure(run, EX_IOERR, run->output.error);
+    return opened;
+}
+
+/* True: it is our turn, and something waits. */
+static bool take_turn(run_t *run)
+{
+    queue_outcome_t outcome = queue_take_turn(&run->queue, run->limit);
+    if (outcome == QUEUE_OK)
+        return next_payload(run);
+    note_failure(run, outcome == QUEUE_FAILED ? EX_OSERR : EX_TEMPFAIL, run->queue.error);
+    return false;
+}
+
+/* Takes the first payload in hand, and with a queue all into that. False: there is nothing to send. */
+static bool take_payloads(run_t *run)
+{
+    bool queued = run->options.queue != NULL;
+    watch(run, queued ? EX_CANTCREAT : EX_TEMPFAIL);
+    payload_open(&run->payloads, run->options.payload, run->limit);
+    bool taken = queued ? fill_queue(run) : next_payload(run);
+    watch(run, EX_TEMPFAIL);
+    return taken;
 }
 
 static void run_once(run_t *run)
 {
-    payload_open(&run->payloads, run->options.payload, run->limit);
-    dtls_init(&run->dtls);
-    if (!output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit))
-        note_failure(run, EX_IOERR, run->output.error);
-    else if (spares_credentials(run) && next_payload(run) && open_connection(run))
+    connection_init(&run->connection);
+    queue_init(&run->queue);
+    if (spares_credentials(run) && take_payloads(run) && splay(run) && open_output(run) &&
+        (run->options.queue == NULL || take_turn(run)) && connect_to_server(run))
         exchange(run);
-    session_free(&run->saved);
-    dtls_close(&run->dtls);
+    connection_close(&run->connection);
+    queue_close(&run->queue);
     payload_close(&run->payloads);
 }
 
@@ -450,7 +470,7 @@ int main(int argc, char **argv)
         return print_and_end(wish);
 
     log_set_level((log_level_t)run.options.verbosity);
-    signals_catch(run.options.timeout_ms);
+    signals_catch();
     run.limit = wait_limit_in(run.options.timeout_ms);
     run.limit.cancel_fd = signals_fd();
     bool bracketed = strchr(run.options.host, ':') != NULL;

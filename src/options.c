@@ -146,6 +146,32 @@ static const char *set_lease(options_t *options, const char *value)
                : "must be seconds from 0 to 604800, such as 600";
 }
 
+static const char *set_queue(options_t *options, const char *value)
+{
+    return set_path(&options->queue, value) == NULL ? NULL : "must name a directory";
+}
+
+static const char *set_queue_limit(options_t *options, const char *value)
+{
+    return value_number(value, 1, 1000000000, &options->queue_limit)
+               ? NULL
+               : "must be a whole number from 1 to 1000000000";
+}
+
+static const char *set_flush(options_t *options, const char *value)
+{
+    (void)options;
+    (void)value; /* that it is the payload source says it all */
+    return NULL;
+}
+
+static const char *set_splay(options_t *options, const char *value)
+{
+    return value_seconds(value, 0, WEEK_MS, &options->splay_ms)
+               ? NULL
+               : "must be seconds from 0 to 604800, such as 300";
+}
+
 static const char *set_wait(options_t *options, const char *value)
 {
     return value_seconds(value, 0, WEEK_MS, &options->wait_ms)
@@ -224,9 +250,10 @@ static const option_t option_table[] = {
      false},
     {"ca", 'C', "FILE|DIR", "trust anchors, instead of the CA\ncertificates in --cert", set_ca, NULL, false},
 
-    {.help = "Payload (exactly one of PAYLOAD, --file, --lines; at most 16384 bytes):"},
+    {.help = "Payload (one of PAYLOAD, --file, --lines, --flush; at most 16384 bytes):"},
     {"file", 'f', "FILE", "the bytes of FILE; - is standard input", set_file, "--file", false},
     {"lines", 'l', NULL, "each line of standard input is a payload", set_lines, "--lines", false},
+    {"flush", 0, NULL, "none: only what waits in the --queue", set_flush, "--flush", false},
     {"hex", 'x', NULL, "the payload is written as hex digits", set_hex, NULL, false},
 
     {.help = "Delivery:"},
@@ -236,6 +263,9 @@ static const option_t option_table[] = {
      "without --confirm, trust a kept association\nso long after the server was heard (default 0)", set_lease,
      NULL, false},
 
+    {"queue", 0, "DIR", "payloads wait here until they are sent", set_queue, NULL, false},
+    {"queue-limit", 0, "N", "refuse a payload when N wait\n(default 10000)", set_queue_limit, NULL, false},
+
     {.help = "Downlinks, printed on standard output:"},
     {"wait", 'w', "SECONDS", "end after so much silence (default 1)", set_wait, NULL, false},
     {"count", 'n', "N", "end after N downlinks (default: no limit)", set_count, NULL, false},
@@ -243,6 +273,8 @@ static const option_t option_table[] = {
 
     {.help = "The run:"},
     {"timeout", 't', "SECONDS", "end by then, whatever hangs (default 60)", set_timeout, NULL, false},
+    {"splay", 0, "SECONDS", "wait a random time up to this before\nconnecting, beside --timeout (default 0)",
+     set_splay, NULL, false},
     {"mtu", 0, "BYTES", "largest handshake datagram (default 1232)", set_mtu, NULL, false},
     {"verbose", 'v', NULL, "a line a step on standard error;\n-vv adds the log of mbed TLS", set_verbose,
      NULL, true},
@@ -266,6 +298,7 @@ static const struct {
     {EX_UNAVAILABLE, "server unavailable: every address refused"},
     {EX_SOFTWARE, "internal error (a bug)"},
     {EX_OSERR, "operating system error (socket, memory, entropy)"},
+    {EX_CANTCREAT, "the queue cannot be written, or is full"},
     {EX_IOERR, "a downlink could not be written to standard output"},
     {EX_TEMPFAIL, "temporary: timeout, no answer, no confirmation; try later"},
     {EX_PROTOCOL, "protocol: handshake failed, server too old, alert"},
@@ -280,6 +313,7 @@ static options_t defaults(void)
                        .family = AF_UNSPEC,
                        .cert_file = "cert.crt",
                        .key_file = "key.pem",
+                       .queue_limit = 10000,
                        .wait_ms = 1000,
                        .format = OUTPUT_TEXT,
                        .timeout_ms = 60000,
@@ -378,8 +412,10 @@ static options_outcome_t take_positionals(parse_t *parse, int argc, char **argv)
         parse->options->payload.text = argv[i];
     }
     if (parse->source == NULL)
-        return bad(parse,
-                   "no payload: give PAYLOAD, --file or --lines; standard input is read only when asked for");
+        return bad(parse, "no payload: give PAYLOAD, --file, --lines or --flush; standard input is read only "
+                          "when asked for");
+    if (strcmp(parse->source, "--flush") == 0 && parse->options->queue == NULL)
+        return bad(parse, "--flush: needs --queue, which names what to flush");
     return OPTIONS_RUN;
 }
 

@@ -14,6 +14,7 @@
 enum { WATCHDOG_MS = 200 };
 
 static volatile sig_atomic_t caught;
+static volatile sig_atomic_t watch_status = EX_TEMPFAIL;
 static int fd = -1; /* an eventfd that becomes readable with the first signal */
 
 static void on_signal(int number)
@@ -33,11 +34,11 @@ static void on_alarm(int number)
     static const char message[] = "dtls-send: timeout: the system did not return from a call\n";
     (void)number;
     if (log_level() >= LOG_ERROR && write(STDERR_FILENO, message, sizeof message - 1) < 0)
-        _exit(EX_TEMPFAIL);
-    _exit(EX_TEMPFAIL);
+        _exit(watch_status);
+    _exit(watch_status);
 }
 
-void signals_catch(int64_t timeout_ms)
+void signals_catch(void)
 {
     static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
     /* No SA_RESTART: a blocked open(2) must end. */
@@ -54,9 +55,14 @@ void signals_catch(int64_t timeout_ms)
     sigaction(SIGPIPE, &action, NULL);
     action.sa_handler = on_alarm;
     sigaction(SIGALRM, &action, NULL);
-    int64_t alarm_ms = timeout_ms + WATCHDOG_MS;
+}
+
+void signals_watch(int64_t delay_ms, int status)
+{
+    int64_t alarm_ms = (delay_ms > 0 ? delay_ms : 0) + WATCHDOG_MS;
     struct itimerval timer = {
         .it_value = {.tv_sec = (time_t)(alarm_ms / 1000), .tv_usec = (suseconds_t)(alarm_ms % 1000 * 1000)}};
+    watch_status = status;
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
