@@ -1,6 +1,7 @@
 # dtls-send: build, demonstrate, test, install. `make help` lists the targets.
 #
 # Yours to set: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS PREFIX DESTDIR V PKG_CONFIG MBEDTLS_CFLAGS MBEDTLS_LIBS BUILD
+# EMBED=DIR builds DIR/cert.crt and DIR/key.pem into the program; say it to `make install` as well.
 # A cross build: make CC=arm-linux-gnueabihf-gcc PKG_CONFIG=arm-linux-gnueabihf-pkg-config
 
 VERSION := 0.1.0
@@ -61,7 +62,7 @@ AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
                  clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind
 
-.PHONY: inboxd unit-tests unit-test all demo test lint sanitize coverage install uninstall clean help deps
+.PHONY: FORCE inboxd unit-tests unit-test all demo test lint sanitize coverage install uninstall clean help deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -70,11 +71,24 @@ all: $(BUILD)/dtls-send ## build the program: build/dtls-send
 $(BUILD)/dtls-send: $(OBJECTS)
 	$(call say,LINK    $@)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
+	$(Q)chmod $(MODE) $@
+
+# A program that holds a key can be run by all, and read by its owner alone.
+MODE     := $(if $(EMBED),711,755)
+EMBEDDED := $(if $(EMBED),$(abspath $(EMBED)/cert.crt $(EMBED)/key.pem))
+$(BUILD)/src/embedded.o: $(EMBEDDED) $(BUILD)/embedded
+$(BUILD)/src/embedded.o: CPPFLAGS += $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
+
+# Changes when EMBED does.
+$(BUILD)/embedded: FORCE
+	@mkdir -p $(@D)
+	@echo '$(EMBEDDED)' | cmp -s - $@ || echo '$(EMBEDDED)' > $@
+FORCE:
 
 $(BUILD)/%.o: %.c Makefile
 	$(call say,CC      $<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(if $(EMBED),umask 077;) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 $(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/random.c src/wait.c src/file.c)
 	$(call say,LINK    $@)
@@ -133,12 +147,20 @@ coverage: ## the tests again, and the share of the lines of src/ that they reach
 	    /^Lines/ && name != "" { printf "%6.1f %% of %4d lines  %s\n", $$3, $$5, name; hit += $$3 * $$5; all += $$5; name = "" } \
 	    END { printf "%6.1f %% of %4d lines  in all\n", hit / all, all }'
 
-install: all ## put the program and its man page under $(DESTDIR)$(PREFIX)
-	$(INSTALL) -D -m 755 $(BUILD)/dtls-send $(DESTDIR)$(PREFIX)/bin/dtls-send
+COMPLETIONS := $(PREFIX)/share/bash-completion/completions
+UNITS       := $(PREFIX)/lib/systemd/system
+
+install: all ## put program, man page, completion and systemd units under $(DESTDIR)$(PREFIX)
+	$(INSTALL) -D -m $(MODE) $(BUILD)/dtls-send $(DESTDIR)$(PREFIX)/bin/dtls-send
 	$(INSTALL) -D -m 644 src/man/dtls-send.1 $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1
+	$(INSTALL) -D -m 644 src/completion/dtls-send.bash $(DESTDIR)$(COMPLETIONS)/dtls-send
+	$(INSTALL) -D -m 644 src/systemd/dtls-send@.timer $(DESTDIR)$(UNITS)/dtls-send@.timer
+	$(INSTALL) -D -m 644 src/systemd/dtls-send@.service $(DESTDIR)$(UNITS)/dtls-send@.service
+	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITS)/dtls-send@.service
 
 uninstall: ## remove just those
-	rm -f $(DESTDIR)$(PREFIX)/bin/dtls-send $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1
+	rm -f $(DESTDIR)$(PREFIX)/bin/dtls-send $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1 \
+	    $(DESTDIR)$(COMPLETIONS)/dtls-send $(addprefix $(DESTDIR)$(UNITS)/dtls-send@,.timer .service)
 
 deps: ## install what all, demo, test, lint, sanitize and coverage need (Debian)
 	$(AS_ROOT) apt-get install -y --no-install-recommends $(PACKAGES)

@@ -84,6 +84,17 @@ static inline int compat_can_resume(const mbedtls_ssl_session *session)
     return session->MBEDTLS_PRIVATE(id_len) > 0 || session->MBEDTLS_PRIVATE(ticket_len) > 0;
 }
 
+/* The secret that a session and those resumed from it have in common. */
+static inline const unsigned char *compat_master(const mbedtls_ssl_session *session)
+{
+    return session->MBEDTLS_PRIVATE(master);
+}
+
+static inline const mbedtls_ssl_session *compat_session(const mbedtls_ssl_context *ssl)
+{
+    return ssl->MBEDTLS_PRIVATE(session);
+}
+
 /* Connection ids (RFC 9146), which 2.28 as Debian ships it has not: we ask for none for ourselves, since the
  * socket tells connections apart, and offer to write one for the server. */
 static inline int compat_connection_id(mbedtls_ssl_config *config)

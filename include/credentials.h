@@ -1,5 +1,5 @@
-/* Who this device is and whom it trusts: its certificate chain, its private key and its trust anchors, from
- * files. */
+/* Who this device is and whom it trusts: its certificate chain, its private key and its trust anchors, or a
+ * pre-shared key; from files, or from the build. */
 #ifndef CREDENTIALS_H
 #define CREDENTIALS_H
 
@@ -9,14 +9,18 @@
 #include <mbedtls/pk.h>
 #include <mbedtls/x509_crt.h>
 
+#include "psk.h"
+
 #define CREDENTIALS_DATE_SIZE 80 /* bytes for a date, whatever is in the certificate */
 
 /* Where credentials come from. The strings stay the caller's. */
 typedef struct {
-    const char *cert_file; /* PEM or DER: the device's certificate and the CA certificates, in any order */
-    const char *key_file;  /* PEM or DER: PKCS#8, SEC1 or PKCS#1, perhaps encrypted */
+    const char *cert_file; /* PEM or DER: the device's certificate and the CA certificates, in any order;
+                              NULL: those that were built in (embedded.h) */
+    const char *key_file;  /* PEM or DER: PKCS#8, SEC1 or PKCS#1, perhaps encrypted; NULL: as above */
     const char *passphrase_file; /* its first line decrypts the key; NULL: none */
-    const char *ca; /* file or directory of trust anchors; NULL: the CA certificates in cert_file */
+    const char *ca;       /* file or directory of trust anchors; NULL: the CA certificates in cert_file */
+    const char *psk_file; /* one line, identity:hexkey, instead of all these; NULL: none */
 } credentials_source_t;
 
 typedef struct {
@@ -24,6 +28,7 @@ typedef struct {
         chain; /* sent to the server: the device's certificate, then its intermediates, no root */
     mbedtls_pk_context key;   /* the private key of the first of them */
     mbedtls_x509_crt anchors; /* what a server's chain must lead to */
+    psk_t psk;                /* where it has a key, all these are empty */
     char error[512];          /* why credentials_load() returned false */
 } credentials_t;
 
@@ -32,8 +37,8 @@ void credentials_init(credentials_t *credentials);
 
 /* Reads, parses and checks all of `source`: that the key fits one certificate (RFC 5246 section 7.4.6), that
  * this certificate is valid now, and that there is something to trust. False: credentials->error says in one
- * line which file is at fault, why, and what to do. Nothing secret is ever in it. Reads files only; nothing
- * is sent. */
+ * line which file is at fault, why, and what to do, and what could be read is there to be looked at. Nothing
+ * secret is ever in the message. Reads files only; nothing is sent. */
 bool credentials_load(credentials_t *credentials, const credentials_source_t *source);
 
 /* Wipes and frees everything; harmless when repeated after credentials_init(). */

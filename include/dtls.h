@@ -83,8 +83,9 @@ typedef struct {
         expiry; /* of the first certificate to expire in the server's chain, Unix time; 0: none was seen */
     char bad_date[CREDENTIALS_DATE_SIZE]; /* of the certificate that is expired or not yet valid, for messages
                                            */
-    bool connected;                       /* the handshake is complete: a close_notify would be understood */
-    bool server_closed;                   /* a close_notify came */
+    unsigned char offered[48]; /* the master secret of the session that was offered; zero: none was */
+    bool connected;            /* the handshake is complete: a close_notify would be understood */
+    bool server_closed;        /* a close_notify came */
     char error[512];
 } dtls_state_t;
 

@@ -1,5 +1,6 @@
-/* What is offered and accepted: the security policy, in one place. DTLS 1.2 only; ECDHE with AEAD only;
- * SHA-256 and better; no renegotiation. No option weakens it. */
+/* What is offered and accepted: the security policy, in one place. DTLS 1.2 only; ECDHE with AEAD only, and
+ * with a pre-shared key that alone, least preferred; SHA-256 and better; no renegotiation. No option weakens
+ * it. */
 #ifndef POLICY_H
 #define POLICY_H
 
@@ -7,9 +8,10 @@
 
 #include <mbedtls/ssl.h>
 
-/* Fills in a fresh `config` for a client. Credentials, randomness and callbacks are the caller's to add; they
- * may be there already. Returns 0 or an mbed TLS error. */
-int policy_apply(mbedtls_ssl_config *config, bool want_ticket);
+/* Fills in a fresh `config` for a client, that shows a certificate or, where `psk` is set, has a pre-shared
+ * key. Credentials, randomness and callbacks are the caller's to add; they may be there already. Returns 0 or
+ * an mbed TLS error. */
+int policy_apply(mbedtls_ssl_config *config, bool psk, bool want_ticket);
 
 /* The same for an association that is resumed, in which all this is settled: without the defaults, which cost
  * more than its record does. */

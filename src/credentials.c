@@ -13,6 +13,7 @@
 #include <mbedtls/platform_util.h>
 
 #include "compat.h"
+#include "embedded.h"
 #include "file.h"
 #include "log.h"
 #include "random.h"
@@ -41,6 +42,7 @@ void credentials_init(credentials_t *credentials)
     mbedtls_x509_crt_init(&credentials->chain);
     mbedtls_pk_init(&credentials->key);
     mbedtls_x509_crt_init(&credentials->anchors);
+    psk_wipe(&credentials->psk);
     credentials->error[0] = '\0';
 }
 
@@ -113,11 +115,34 @@ static int parse_certificates(mbedtls_x509_crt *certificates, const file_content
     return parse_der(certificates, content->bytes, content->length);
 }
 
-static bool load_bundle(credentials_t *credentials, const char *path, mbedtls_x509_crt *bundle)
+/* Reads a file, or, where `path` is NULL, what was built in. */
+static bool read_source(const char *path, size_t maximum, const unsigned char *embedded(size_t *length),
+                        file_content_t *content, const char **reason)
+{
+    if (path != NULL)
+        return file_read(path, maximum, content, reason);
+    size_t length = 0;
+    const unsigned char *bytes = embedded(&length);
+    *reason = "out of memory";
+    content->bytes = malloc(length + 1);
+    content->length = length;
+    if (content->bytes != NULL)
+        memcpy(content->bytes, bytes, length + 1);
+    return content->bytes != NULL;
+}
+
+/* For messages. */
+static const char *name_of(const char *path)
+{
+    return path != NULL ? path : "built-in credentials";
+}
+
+static bool load_bundle(credentials_t *credentials, const credentials_source_t *source,
+                        mbedtls_x509_crt *bundle)
 {
     file_content_t content;
-    const char *reason = NULL;
-    if (!file_read(path, CERTIFICATES_MAX, &content, &reason))
+    const char *reason = NULL, *path = name_of(source->cert_file);
+    if (!read_source(source->cert_file, CERTIFICATES_MAX, embedded_certificates, &content, &reason))
         return fail(credentials, "%s: %s; --cert names this device's certificate", path, reason);
     int status = parse_certificates(bundle, &content);
     file_content_free(&content);
@@ -224,13 +249,13 @@ static bool parse_key(credentials_t *credentials, const char *path, const file_c
 
 static bool load_key(credentials_t *credentials, const credentials_source_t *source)
 {
-    const char *path = source->key_file;
+    const char *reason = NULL, *path = name_of(source->key_file);
     file_content_t key, passphrase;
-    const char *reason = NULL;
     struct stat status;
-    if (!file_read(path, KEY_MAX, &key, &reason))
+    if (!read_source(source->key_file, KEY_MAX, embedded_key, &key, &reason))
         return fail(credentials, "%s: %s; --key names this device's private key", path, reason);
-    if (stat(path, &status) == 0 && S_ISREG(status.st_mode) && (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+    if (source->key_file != NULL && stat(path, &status) == 0 && S_ISREG(status.st_mode) &&
+        (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
         log_step("%s: others than its owner can read it (mode %04o)", path, (unsigned)status.st_mode & 07777);
     bool loaded = load_passphrase(credentials, source->passphrase_file, &passphrase) &&
                   parse_key(credentials, path, &key, &passphrase);
@@ -369,28 +394,31 @@ static int anchor_bundle(credentials_t *credentials, const mbedtls_x509_crt *bun
 static bool sort_bundle(credentials_t *credentials, const credentials_source_t *source,
                         const mbedtls_x509_crt *bundle)
 {
+    const char *path = name_of(source->cert_file);
     const mbedtls_x509_crt *own = find_own(credentials, bundle);
     if (own == NULL)
-        return fail(credentials, "%s: the private key fits no certificate in %s", source->key_file,
-                    source->cert_file);
-    if (!check_dates(credentials, source->cert_file, own))
-        return false;
+        return fail(credentials, "%s: the private key fits no certificate in %s", name_of(source->key_file),
+                    path);
     if (build_chain(credentials, bundle, own) != 0 ||
         (source->ca == NULL && anchor_bundle(credentials, bundle) != 0))
-        return fail(credentials, "%s: out of memory", source->cert_file);
+        return fail(credentials, "%s: out of memory", path);
+    if (!check_dates(credentials, path, own))
+        return false;
     if (source->ca != NULL)
         return load_anchors(credentials, source->ca);
     if (is_empty(&credentials->anchors))
         return fail(credentials, "%s: no CA certificate in it to trust a server by; name one with --ca",
-                    source->cert_file);
+                    path);
     return true;
 }
 
 bool credentials_load(credentials_t *credentials, const credentials_source_t *source)
 {
     mbedtls_x509_crt bundle;
+    if (source->psk_file != NULL)
+        return psk_load(&credentials->psk, source->psk_file, credentials->error, sizeof credentials->error);
     mbedtls_x509_crt_init(&bundle);
-    bool loaded = load_bundle(credentials, source->cert_file, &bundle) && load_key(credentials, source) &&
+    bool loaded = load_bundle(credentials, source, &bundle) && load_key(credentials, source) &&
                   sort_bundle(credentials, source, &bundle);
     mbedtls_x509_crt_free(&bundle);
     return loaded;
@@ -398,18 +426,29 @@ bool credentials_load(credentials_t *credentials, const credentials_source_t *so
 
 /* --- What they are, in 32 bytes --- */
 
-/* Adds a file's length and bytes: the length keeps two files from passing for two others. */
-static bool digest_file(mbedtls_md_context_t *digest, const char *path)
+/* Adds the length and the bytes: the length keeps two files from passing for two others. */
+static bool digest_bytes(mbedtls_md_context_t *digest, const unsigned char *bytes, size_t size)
+{
+    uint64_t length = size;
+    return mbedtls_md_update(digest, (const unsigned char *)&length, sizeof length) == 0 &&
+           mbedtls_md_update(digest, bytes, size) == 0;
+}
+
+static bool digest_source(mbedtls_md_context_t *digest, const char *path,
+                          const unsigned char *embedded(size_t *length))
 {
     file_content_t content;
     const char *reason = NULL;
-    if (!file_read(path, CERTIFICATES_MAX, &content, &reason))
+    if (!read_source(path, CERTIFICATES_MAX, embedded, &content, &reason))
         return false;
-    uint64_t length = content.length;
-    bool added = mbedtls_md_update(digest, (const unsigned char *)&length, sizeof length) == 0 &&
-                 mbedtls_md_update(digest, content.bytes, content.length) == 0;
+    bool added = digest_bytes(digest, content.bytes, content.length);
     file_content_free(&content);
     return added;
+}
+
+static bool digest_file(mbedtls_md_context_t *digest, const char *path)
+{
+    return digest_source(digest, path, NULL);
 }
 
 static bool digest_directory(mbedtls_md_context_t *digest, const char *path)
@@ -428,10 +467,13 @@ static bool digest_directory(mbedtls_md_context_t *digest, const char *path)
     return count >= 0;
 }
 
-static bool digest_source(mbedtls_md_context_t *digest, const credentials_source_t *source)
+static bool digest_all(mbedtls_md_context_t *digest, const credentials_source_t *source)
 {
     struct stat status;
-    if (!digest_file(digest, source->cert_file) || !digest_file(digest, source->key_file))
+    if (source->psk_file != NULL)
+        return digest_file(digest, source->psk_file);
+    if (!digest_source(digest, source->cert_file, embedded_certificates) ||
+        !digest_source(digest, source->key_file, embedded_key))
         return false;
     if (source->ca == NULL)
         return true;
@@ -445,7 +487,7 @@ bool credentials_digest(const credentials_source_t *source, unsigned char digest
     mbedtls_md_context_t context;
     mbedtls_md_init(&context);
     bool made = mbedtls_md_setup(&context, mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), 0) == 0 &&
-                mbedtls_md_starts(&context) == 0 && digest_source(&context, source) &&
+                mbedtls_md_starts(&context) == 0 && digest_all(&context, source) &&
                 mbedtls_md_finish(&context, digest) == 0;
     mbedtls_md_free(&context);
     return made;

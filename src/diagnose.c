@@ -15,20 +15,39 @@ static const struct {
     const char *name;
     bool about_our_certificate;
 } alerts[] = {
-    {10, "unexpected_message", false}, {20, "bad_record_mac", false},
-    {22, "record_overflow", false},    {40, "handshake_failure", false},
-    {42, "bad_certificate", true},     {43, "unsupported_certificate", true},
-    {44, "certificate_revoked", true}, {45, "certificate_expired", true},
-    {46, "certificate_unknown", true}, {47, "illegal_parameter", false},
-    {48, "unknown_ca", true},          {49, "access_denied", true},
-    {50, "decode_error", false},       {51, "decrypt_error", false},
-    {70, "protocol_version", false},   {71, "insufficient_security", false},
-    {80, "internal_error", false},     {90, "user_canceled", false},
-    {100, "no_renegotiation", false},  {110, "unsupported_extension", false},
-    {112, "unrecognized_name", false}, {116, "certificate_required", true},
+    {10, "unexpected_message", false},
+    {20, "bad_record_mac", false},
+    {22, "record_overflow", false},
+    {40, "handshake_failure", false},
+    {42, "bad_certificate", true},
+    {43, "unsupported_certificate", true},
+    {44, "certificate_revoked", true},
+    {45, "certificate_expired", true},
+    {46, "certificate_unknown", true},
+    {47, "illegal_parameter", false},
+    {48, "unknown_ca", true},
+    {49, "access_denied", true},
+    {50, "decode_error", false},
+    {51, "decrypt_error", false},
+    {70, "protocol_version", false},
+    {71, "insufficient_security", false},
+    {80, "internal_error", false},
+    {90, "user_canceled", false},
+    {100, "no_renegotiation", false},
+    {110, "unsupported_extension", false},
+    {112, "unrecognized_name", false},
+    {115, "unknown_psk_identity", false},
+    {116, "certificate_required", true},
 };
 
-static dtls_outcome_t diagnose_alert(int number, char *reason, size_t size)
+/* With a pre-shared key these say that the server has another (RFC 4279 section 2). */
+static bool is_about_psk(int number)
+{
+    return number == MBEDTLS_SSL_ALERT_MSG_UNKNOWN_PSK_IDENTITY ||
+           number == MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR || number == MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC;
+}
+
+static dtls_outcome_t diagnose_alert(const dtls_state_t *state, int number, char *reason, size_t size)
 {
     const char *name = "unknown";
     bool about_our_certificate = false;
@@ -39,14 +58,17 @@ static dtls_outcome_t diagnose_alert(int number, char *reason, size_t size)
         }
     }
     const char *what = "the server ended the connection";
-    if (about_our_certificate)
+    bool about_our_psk = state->credentials.psk.key_length > 0 && !state->connected && is_about_psk(number);
+    if (about_our_psk)
+        what = "the server refused this device's pre-shared key or identity";
+    else if (about_our_certificate)
         what = "the server refused this device's certificate";
     else if (number == MBEDTLS_SSL_ALERT_MSG_PROTOCOL_VERSION)
         what = "the server does not speak version 1.2 of DTLS";
     else if (number == MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE)
         what = "the server has no protocol version or cipher suite in common with this program";
     snprintf(reason, size, "%s (alert %d, %s)", what, number, name);
-    return about_our_certificate ? DTLS_REJECTED : DTLS_PROTOCOL;
+    return about_our_certificate || about_our_psk ? DTLS_REJECTED : DTLS_PROTOCOL;
 }
 
 /* What is wrong with a certificate, without what is filled in. */
@@ -124,7 +146,7 @@ dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, siz
         return diagnose_socket(state, reason, size);
     switch (status) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-        return diagnose_alert(compat_alert(&state->ssl), reason, size);
+        return diagnose_alert(state, compat_alert(&state->ssl), reason, size);
     case MBEDTLS_ERR_SSL_TIMEOUT:
         snprintf(reason, size, "no answer from %s", state->transport.peer);
         return DTLS_TIMEOUT;

@@ -143,12 +143,15 @@ static void add_callbacks(dtls_state_t *state)
 static int configure_handshake(dtls_state_t *state)
 {
     mbedtls_ssl_config *config = &state->ssl_config;
-    int status = policy_apply(config, state->config.want_ticket);
+    const psk_t *psk = &state->credentials.psk;
+    int status = policy_apply(config, psk->key_length > 0, state->config.want_ticket);
     if (status != 0)
         return status;
     add_callbacks(state);
     mbedtls_ssl_conf_verify(config, check_certificate, state);
     mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
+    if (psk->key_length > 0)
+        return mbedtls_ssl_conf_psk(config, psk->key, psk->key_length, psk->identity, psk->identity_length);
     mbedtls_ssl_conf_ca_chain(config, &state->credentials.anchors, NULL);
     return mbedtls_ssl_conf_own_cert(config, &state->credentials.chain, &state->credentials.key);
 }
@@ -209,6 +212,7 @@ static void offer_session(dtls_state_t *state)
     if (state->config.session.length > 0 &&
         mbedtls_ssl_session_load(&session, state->config.session.bytes, state->config.session.length) == 0)
         mbedtls_ssl_set_session(&state->ssl, &session);
+    memcpy(state->offered, compat_master(&session), sizeof state->offered);
     mbedtls_ssl_session_free(&session);
 }
 
@@ -231,6 +235,22 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
     return DTLS_OK;
 }
 
+static dtls_outcome_t explain_silence(dtls_state_t *state)
+{
+    if (state->transport.round_trip_us == 0)
+        return fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
+    /* RFC 6347 section 4.1.2.7: what does not decrypt is dropped without a word. */
+    return fail(state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s",
+                state->transport.peer,
+                state->credentials.psk.key_length > 0 ? "; perhaps its key is not the one in --psk" : "");
+}
+
+/* Whether the handshake was abbreviated. */
+static bool was_resumed(const dtls_state_t *state)
+{
+    return memcmp(compat_master(compat_session(&state->ssl)), state->offered, sizeof state->offered) == 0;
+}
+
 /* `silent` bounds the wait for the first answer, the connection's own limit the rest. */
 static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
 {
@@ -246,11 +266,7 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
         if (outcome == DTLS_CLOSED)
             return DTLS_PROTOCOL;
         if (outcome == DTLS_TIMEOUT)
-            return fail(state, DTLS_TIMEOUT,
-                        state->transport.round_trip_us == 0
-                            ? "no answer from %s"
-                            : "the handshake with %s was not completed in time",
-                        state->transport.peer);
+            return explain_silence(state);
         if (outcome != DTLS_OK)
             return outcome;
     }
@@ -258,7 +274,7 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
     mbedtls_ssl_set_mtu(&state->ssl, 0);
     state->connected = true;
     log_step("connected to %s: %s handshake, %s, round trip %.1f ms", state->transport.peer,
-             state->expiry != 0 ? "full" : "resumed", mbedtls_ssl_get_ciphersuite(&state->ssl),
+             was_resumed(state) ? "resumed" : "full", mbedtls_ssl_get_ciphersuite(&state->ssl),
              (double)state->transport.round_trip_us / 1000);
     return DTLS_OK;
 }

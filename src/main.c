@@ -7,7 +7,9 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "connection.h"
+#include "embedded.h"
 #include "log.h"
 #include "options.h"
 #include "output.h"
@@ -194,6 +196,15 @@ static void refuse(run_t *run)
 
 /* --- The connection --- */
 
+static credentials_source_t credentials_of(const options_t *options)
+{
+    return (credentials_source_t){.cert_file = options->cert_file,
+                                  .key_file = options->key_file,
+                                  .passphrase_file = options->passphrase_file,
+                                  .ca = options->ca,
+                                  .psk_file = options->psk_file};
+}
+
 static connection_config_t config_of(const run_t *run)
 {
     const options_t *options = &run->options;
@@ -203,10 +214,7 @@ static connection_config_t config_of(const run_t *run)
                                           .family = options->family,
                                           .mtu = options->mtu,
                                           .limit = run->limit},
-                                 .credentials = {.cert_file = options->cert_file,
-                                                 .key_file = options->key_file,
-                                                 .passphrase_file = options->passphrase_file,
-                                                 .ca = options->ca},
+                                 .credentials = credentials_of(options),
                                  .session_file = options->session,
                                  .answered = options->confirm,
                                  .lease_ms = options->lease_ms};
@@ -443,16 +451,35 @@ static void run_once(run_t *run)
     payload_close(&run->payloads);
 }
 
+/* --- Beside a run --- */
+
+static int finish_printing(int status)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return status;
+    log_error("standard output: %s", strerror(errno));
+    return EX_IOERR;
+}
+
 static int print_and_end(options_outcome_t wish)
 {
     if (wish == OPTIONS_HELP)
         options_print_help(stdout);
     else
-        printf("dtls-send " VERSION " (%s)\n", dtls_library());
-    if (fflush(stdout) == 0 && ferror(stdout) == 0)
-        return EX_OK;
-    log_error("standard output: %s", strerror(errno));
-    return EX_IOERR;
+        printf("dtls-send " VERSION " (%s)%s\n", dtls_library(),
+               embedded_is_present() ? ", with built-in credentials" : "");
+    return finish_printing(EX_OK);
+}
+
+static int check(const options_t *options)
+{
+    char error[512];
+    credentials_source_t source = credentials_of(options);
+    bool usable = check_credentials(&source, options->renew_days, stdout, error, sizeof error);
+    int status = finish_printing(usable ? EX_OK : EX_CONFIG);
+    if (!usable)
+        log_error("%s", error);
+    return status;
 }
 
 int main(int argc, char **argv)
@@ -462,14 +489,18 @@ int main(int argc, char **argv)
 
     hold_standard_descriptors();
     options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
-    if (wish == OPTIONS_BAD) {
+    if (wish == OPTIONS_BAD || wish == OPTIONS_BAD_CONFIG) {
         log_error("%s", error);
-        return EX_USAGE;
+        return wish == OPTIONS_BAD ? EX_USAGE : EX_CONFIG;
     }
     if (wish != OPTIONS_RUN)
         return print_and_end(wish);
 
     log_set_level((log_level_t)run.options.verbosity);
+    if (run.options.config.path[0] != '\0')
+        log_step("options from %s", run.options.config.path);
+    if (run.options.check)
+        return check(&run.options);
     signals_catch();
     run.limit = wait_limit_in(run.options.timeout_ms);
     run.limit.cancel_fd = signals_fd();

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "value.h"
+
 static const char too_large[] = "larger than 16384 bytes, which is all that one DTLS record can carry";
 
 /* Takes a payload's text byte by byte, so that any amount of white space costs no memory. */
@@ -25,20 +27,9 @@ static void add_byte(collector_t *collector, unsigned char byte)
         collector->problem = too_large;
 }
 
-static int digit_value(unsigned char digit)
-{
-    if (digit >= '0' && digit <= '9')
-        return digit - '0';
-    if (digit >= 'a' && digit <= 'f')
-        return digit - 'a' + 10;
-    if (digit >= 'A' && digit <= 'F')
-        return digit - 'A' + 10;
-    return -1;
-}
-
 static void add_digit(collector_t *collector, unsigned char digit)
 {
-    int value = digit_value(digit);
+    int value = value_hex_digit((char)digit);
     if (digit == ' ' || (digit >= '\t' && digit <= '\r'))
         return;
     if (value < 0) {

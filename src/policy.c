@@ -14,6 +14,16 @@ static const int cipher_suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY13
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
                                     0};
 
+/* With a pre-shared key. Without ECDHE, whoever learns the key can read what was sent before; but constrained
+ * servers often have nothing else. */
+static const int psk_cipher_suites[] = {MBEDTLS_TLS_ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256,
+                                        MBEDTLS_TLS_PSK_WITH_CHACHA20_POLY1305_SHA256,
+                                        MBEDTLS_TLS_PSK_WITH_AES_128_GCM_SHA256,
+                                        MBEDTLS_TLS_PSK_WITH_AES_256_GCM_SHA384,
+                                        MBEDTLS_TLS_PSK_WITH_AES_128_CCM,
+                                        MBEDTLS_TLS_PSK_WITH_AES_128_CCM_8,
+                                        0};
+
 /* What a certificate on the way to an anchor may be made of. */
 static const mbedtls_x509_crt_profile certificate_profile = {
     .allowed_mds = MBEDTLS_X509_ID_FLAG(MBEDTLS_MD_SHA256) | MBEDTLS_X509_ID_FLAG(MBEDTLS_MD_SHA384) |
@@ -25,7 +35,7 @@ static const mbedtls_x509_crt_profile certificate_profile = {
     .rsa_min_bitlen = 2048,
 };
 
-int policy_apply(mbedtls_ssl_config *config, bool want_ticket)
+int policy_apply(mbedtls_ssl_config *config, bool psk, bool want_ticket)
 {
     int status = mbedtls_ssl_config_defaults(config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_DATAGRAM,
                                              MBEDTLS_SSL_PRESET_DEFAULT);
@@ -33,7 +43,7 @@ int policy_apply(mbedtls_ssl_config *config, bool want_ticket)
         return status;
     compat_dtls12_only(config);
     compat_groups_and_signatures(config);
-    mbedtls_ssl_conf_ciphersuites(config, cipher_suites);
+    mbedtls_ssl_conf_ciphersuites(config, psk ? psk_cipher_suites : cipher_suites);
     mbedtls_ssl_conf_cert_profile(config, &certificate_profile);
     mbedtls_ssl_conf_authmode(config, MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_renegotiation(config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);

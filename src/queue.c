@@ -195,8 +195,9 @@ static queue_outcome_t look_around(queue_t *queue)
 static queue_outcome_t give_number(queue_t *queue)
 {
     uint64_t counted = 0;
-    if (pread(queue->counter, &counted, sizeof counted, 0) != (ssize_t)sizeof counted || counted > NUMBER_MAX)
-        counted = 0;
+    if (pread(queue->counter, &counted, sizeof counted, 0) != (ssize_t)sizeof counted ||
+        counted > NUMBER_MAX / 2)
+        counted = 0; /* damaged: nobody counts that far */
     if (queue->own == 0 || counted != queue->last || queue->waiting >= queue->maximum) {
         queue->last = counted;
         if (look_around(queue) != QUEUE_OK)
@@ -324,10 +325,10 @@ bool queue_remove(queue_t *queue)
 /* Moves it under its own name, or one made of it where an older one has that. False: errno says why. */
 static bool move_to(queue_t *queue, int failed, const char *name)
 {
-    char free_name[NAME_SIZE + 8];
+    char free_name[NAME_SIZE + 12];
     struct stat status;
     snprintf(free_name, sizeof free_name, "%s", name);
-    for (unsigned char i = 1; i < 255 && fstatat(failed, free_name, &status, AT_SYMLINK_NOFOLLOW) == 0; i++)
+    for (unsigned i = 1; fstatat(failed, free_name, &status, AT_SYMLINK_NOFOLLOW) == 0; i++)
         snprintf(free_name, sizeof free_name, "%s-%u", name, i);
     return renameat(queue->directory, name, failed, free_name) == 0;
 }

@@ -40,6 +40,17 @@ bool value_seconds(const char *text, int64_t least_ms, int64_t most_ms, int64_t 
     return value >= least_ms && value <= most_ms;
 }
 
+int value_hex_digit(char digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    if (digit >= 'a' && digit <= 'f')
+        return digit - 'a' + 10;
+    if (digit >= 'A' && digit <= 'F')
+        return digit - 'A' + 10;
+    return -1;
+}
+
 /* An IPv6 address, perhaps with a zone ("fe80::1%eth0"). */
 static bool is_ipv6(const char *text, size_t length)
 {

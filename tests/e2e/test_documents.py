@@ -55,7 +55,7 @@ def examples():
 
 def test_the_man_page_has_every_option_with_its_letter_and_argument():
     assert options_of_man() == options_of_help()
-    assert len(options_of_help()) == 27
+    assert len(options_of_help()) == 31
 
 
 @pytest.mark.parametrize("name", sorted(options_of_help()))
@@ -63,7 +63,7 @@ def test_every_option_in_the_help_is_known_to_the_program(name, run):
     letter, argument = options_of_help()[name]
     for form in filter(None, [f"--{name}", letter and f"-{letter}"]):
         result = run(form, timeout=None)
-        assert result.status == (0 if name in ("help", "version", "lines") else 64), result
+        assert result.status == {"help": 0, "version": 0, "lines": 0, "check": 78}.get(name, 64), result
         assert "unknown" not in result.stderr
         assert not argument or "needs a value" in result.stderr
 
@@ -101,10 +101,17 @@ def test_the_examples_do_what_they_say(command, inboxd, pki, tmp_path):
     for directory in ("/etc/dtls-send", "/var/log", "/run/dtls-send", "/var/lib/dtls-send"):
         command = command.replace(directory, str(tmp_path))
 
+    if "--flush" in command:
+        waiting = subprocess.run([PROGRAM, "--server", "localhost:1", "--queue", "queue", "it waited"],
+                                 cwd=tmp_path, env=environment(), timeout=60, capture_output=True, check=False)
+        assert waiting.returncode == 69
+
     path = f"{programs}:{environment()['PATH']}"
     result = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment({"PATH": path}), timeout=60,
                             stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b""), command
+    if "--check" in command:
+        return
     assert server.received(), command
     printed = result.stdout + b"".join(path.read_bytes() for path in tmp_path.glob("downlinks"))
     assert b"first" in printed or b"Zmlyc3Q=" in printed, command

@@ -1,0 +1,17 @@
+/* Credentials that were built into the program (make EMBED=DIR), for devices without a file system to speak
+ * of. */
+#ifndef EMBEDDED_H
+#define EMBEDDED_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* Whether there are any. */
+bool embedded_is_present(void);
+
+/* The bytes of DIR/cert.crt and DIR/key.pem. As in a file_content_t a NUL, not counted in `*length`, follows
+ * the last. */
+const unsigned char *embedded_certificates(size_t *length);
+const unsigned char *embedded_key(size_t *length);
+
+#endif
