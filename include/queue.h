@@ -52,9 +52,9 @@ typedef struct {
 /* Makes every member safe to close. */
 void queue_init(queue_t *queue);
 
-/* Opens the queue in the directory `path`, whose last component is made (0700) if it is missing. It must be
- * ours and not writable by others, and is not followed if it is a symbolic link. At most `maximum` payloads
- * will wait in it. False: queue->error says in one line why. */
+/* Opens the queue in the directory `path`, whose last component is made (0700, less the umask) if it is
+ * missing. It must be ours and not writable by others, and is not followed if it is a symbolic link. At most
+ * `maximum` payloads will wait in it. False: queue->error says in one line why. */
 bool queue_open(queue_t *queue, const char *path, uint64_t maximum);
 
 /* Adds a payload. QUEUE_OK: it is on the disk, name and all, and will survive a crash or a power cut.

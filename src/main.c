@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -488,6 +489,7 @@ int main(int argc, char **argv)
     char error[512];
 
     hold_standard_descriptors();
+    umask(S_IRWXG | S_IRWXO); /* whatever is made here is private, and its owner can use it */
     options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
     if (wish == OPTIONS_BAD || wish == OPTIONS_BAD_CONFIG) {
         log_error("%s", error);

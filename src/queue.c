@@ -48,20 +48,23 @@ static bool note_path(queue_t *queue, const char *path)
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
-    if (length >= sizeof queue->path)
-        return false;
+    bool fits = length < sizeof queue->path;
+    if (!fits)
+        length = sizeof queue->path - 1;
     memcpy(queue->path, path, length);
     queue->path[length] = '\0';
-    return true;
+    return fits;
 }
 
-/* A directory that was just made is on the disk when its parent is. */
-static bool sync_new_directory(int directory)
+/* A new directory is on the disk when its parent is. Who made it may have died before that, or be slower than
+ * we are, so everybody sees to it until a payload was added. */
+static bool sync_name(int directory)
 {
     int parent = openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool synced = parent >= 0 && fchmod(directory, S_IRWXU) == 0 && fsync(parent) == 0;
-    if (parent >= 0)
-        close(parent);
+    if (parent < 0)
+        return syncfs(directory) == 0; /* a parent that we may not read */
+    bool synced = fsync(parent) == 0;
+    close(parent);
     return synced;
 }
 
@@ -69,12 +72,10 @@ static bool sync_new_directory(int directory)
 static const char *open_directory(queue_t *queue)
 {
     struct stat status;
-    bool made = mkdir(queue->path, S_IRWXU) == 0;
-    if (!made && errno != EEXIST)
+    if (mkdir(queue->path, S_IRWXU) != 0 && errno != EEXIST)
         return strerror(errno);
     queue->directory = open(queue->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (queue->directory < 0 || fstat(queue->directory, &status) != 0 ||
-        (made && !sync_new_directory(queue->directory)))
+    if (queue->directory < 0 || fstat(queue->directory, &status) != 0)
         return strerror(errno);
     if (status.st_uid != geteuid())
         return "belongs to another user";
@@ -90,7 +91,9 @@ static const char *open_counter(queue_t *queue)
                             O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
     if (queue->counter < 0 || fstat(queue->counter, &status) != 0)
         return strerror(errno);
-    return S_ISREG(status.st_mode) ? NULL : "is not a regular file";
+    if (!S_ISREG(status.st_mode))
+        return "is not a regular file";
+    return status.st_size > 0 || sync_name(queue->directory) ? NULL : strerror(errno);
 }
 
 bool queue_open(queue_t *queue, const char *path, uint64_t maximum)
