@@ -4,9 +4,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include <mbedtls/debug.h>
 #include <mbedtls/platform_util.h>
@@ -14,6 +12,7 @@
 
 #include "compat.h"
 #include "diagnose.h"
+#include "dtls_internal.h"
 #include "log.h"
 #include "policy.h"
 #include "random.h"
@@ -24,15 +23,10 @@ enum {
     RETRANSMIT_LAST_MS =
         8000,         /* after waiting 1, 2, 4 and 8 of these a handshake starts afresh, from another port */
     SILENT_MS = 2000, /* a first try of an address that says nothing ends then, if there are others */
-    ASSOCIATION_MAX = 32768, /* bytes of the library's context, most of which is the server's certificate */
-    DRAIN_MS = 100 /* what still arrives after a deadline is read for so long: a flood must not hold us */
+    DRAIN_MS = 100    /* what still arrives after a deadline is read for so long: a flood must not hold us */
 };
 
-static dtls_outcome_t fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-
-/* Notes the reason behind "HOST:PORT: ". */
-static dtls_outcome_t fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
+dtls_outcome_t dtls_fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
 {
     const char *open = strchr(state->config.host, ':') != NULL ? "[" : "";
     const char *close = *open != '\0' ? "]" : "";
@@ -130,8 +124,7 @@ static int check_certificate(void *context, mbedtls_x509_crt *certificate, int d
     return 0;
 }
 
-/* What handshakes and resumed associations need alike. */
-static void add_callbacks(dtls_state_t *state)
+void dtls_add_callbacks(dtls_state_t *state)
 {
     mbedtls_ssl_conf_rng(&state->ssl_config, draw, state);
     if (log_level() >= LOG_DEBUG) {
@@ -147,7 +140,7 @@ static int configure_handshake(dtls_state_t *state)
     int status = policy_apply(config, psk->key_length > 0, state->config.want_ticket);
     if (status != 0)
         return status;
-    add_callbacks(state);
+    dtls_add_callbacks(state);
     mbedtls_ssl_conf_verify(config, check_certificate, state);
     mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
     if (psk->key_length > 0)
@@ -156,13 +149,12 @@ static int configure_handshake(dtls_state_t *state)
     return mbedtls_ssl_conf_own_cert(config, &state->credentials.chain, &state->credentials.key);
 }
 
-/* Notes what an mbed TLS error means to the caller. */
-static dtls_outcome_t explain(dtls_state_t *state, int status)
+dtls_outcome_t dtls_explain(dtls_state_t *state, int status)
 {
     char reason[448];
     dtls_outcome_t outcome = diagnose(state, status, reason, sizeof reason);
     state->server_closed = outcome == DTLS_CLOSED;
-    return fail(state, outcome, "%s", reason);
+    return dtls_fail(state, outcome, "%s", reason);
 }
 
 /* --- Waiting --- */
@@ -180,9 +172,9 @@ static dtls_outcome_t pause_for(dtls_state_t *state, int wanted, wait_limit_t li
     case WAIT_TIMEOUT:
         return DTLS_TIMEOUT;
     case WAIT_INTERRUPTED:
-        return fail(state, DTLS_INTERRUPTED, "interrupted");
+        return dtls_fail(state, DTLS_INTERRUPTED, "interrupted");
     default:
-        return fail(state, DTLS_SYSTEM, "poll: %s", strerror(errno));
+        return dtls_fail(state, DTLS_SYSTEM, "poll: %s", strerror(errno));
     }
 }
 
@@ -193,8 +185,7 @@ static bool is_wanting(int status)
 
 /* --- Connecting --- */
 
-/* A fresh context on the socket that was just opened. */
-static int prepare(dtls_state_t *state)
+int dtls_prepare(dtls_state_t *state)
 {
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_init(&state->ssl);
@@ -218,7 +209,7 @@ static void offer_session(dtls_state_t *state)
 
 static dtls_outcome_t prepare_handshake(dtls_state_t *state)
 {
-    int status = prepare(state);
+    int status = dtls_prepare(state);
     /* No name for an address: check_certificate() does that, and RFC 6066 section 3 forbids it in the
      * extension. */
     if (status == 0)
@@ -227,7 +218,7 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
     if (status == 0 && state->config.offer_connection_id)
         status = compat_offer_connection_id(&state->ssl);
     if (status != 0)
-        return explain(state, status);
+        return dtls_explain(state, status);
     mbedtls_ssl_set_mtu(&state->ssl, state->config.mtu != 0 ? state->config.mtu : DTLS_MTU_DEFAULT);
     state->expiry = 0;
     transport_expect_round_trip(&state->transport, state->config.round_trip_us);
@@ -238,11 +229,11 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
 static dtls_outcome_t explain_silence(dtls_state_t *state)
 {
     if (state->transport.round_trip_us == 0)
-        return fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
+        return dtls_fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
     /* RFC 6347 section 4.1.2.7: what does not decrypt is dropped without a word. */
-    return fail(state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s",
-                state->transport.peer,
-                state->credentials.psk.key_length > 0 ? "; perhaps its key is not the one in --psk" : "");
+    return dtls_fail(
+        state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s", state->transport.peer,
+        state->credentials.psk.key_length > 0 ? "; perhaps its key is not the one in --psk" : "");
 }
 
 /* Whether the handshake was abbreviated. */
@@ -262,7 +253,7 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
         dtls_outcome_t outcome =
             is_wanting(status)
                 ? pause_for(state, status, state->transport.round_trip_us == 0 ? silent : state->config.limit)
-                : explain(state, status);
+                : dtls_explain(state, status);
         if (outcome == DTLS_CLOSED)
             return DTLS_PROTOCOL;
         if (outcome == DTLS_TIMEOUT)
@@ -287,7 +278,7 @@ static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *addres
         state->config.round_trip_us = state->transport.round_trip_us;
     bool opened = transport_open(&state->transport, address, NULL);
     log_step("trying %s", state->transport.peer);
-    dtls_outcome_t outcome = opened ? prepare_handshake(state) : explain(state, 0);
+    dtls_outcome_t outcome = opened ? prepare_handshake(state) : dtls_explain(state, 0);
     if (outcome == DTLS_OK)
         outcome = handshake(state, silent);
     if (outcome != DTLS_OK)
@@ -331,14 +322,14 @@ static dtls_outcome_t find_addresses(dtls_state_t *state, struct addrinfo **addr
     case RESOLVE_OK:
         return DTLS_OK;
     case RESOLVE_UNKNOWN:
-        return fail(state, DTLS_NAME_UNKNOWN, "host name unknown: %s", reason);
+        return dtls_fail(state, DTLS_NAME_UNKNOWN, "host name unknown: %s", reason);
     case RESOLVE_UNAVAILABLE:
     case RESOLVE_TIMEOUT:
-        return fail(state, DTLS_TIMEOUT, "host name not found yet: %s", reason);
+        return dtls_fail(state, DTLS_TIMEOUT, "host name not found yet: %s", reason);
     case RESOLVE_INTERRUPTED:
-        return fail(state, DTLS_INTERRUPTED, "%s", reason);
+        return dtls_fail(state, DTLS_INTERRUPTED, "%s", reason);
     default:
-        return fail(state, DTLS_SYSTEM, "host name not looked up: %s", reason);
+        return dtls_fail(state, DTLS_SYSTEM, "host name not looked up: %s", reason);
     }
 }
 
@@ -351,7 +342,7 @@ dtls_outcome_t dtls_connect(dtls_state_t *state, const dtls_config_t *config)
     if (outcome != DTLS_OK)
         return outcome;
     int status = configure_handshake(state);
-    outcome = status == 0 ? try_addresses(state, addresses) : explain(state, status);
+    outcome = status == 0 ? try_addresses(state, addresses) : dtls_explain(state, status);
     freeaddrinfo(addresses);
     return outcome;
 }
@@ -368,16 +359,16 @@ dtls_outcome_t dtls_send(dtls_state_t *state, const void *payload, size_t length
 {
     size_t maximum = dtls_payload_maximum(state);
     if (length > maximum)
-        return fail(state, DTLS_TOO_LARGE, "takes payloads of at most %zu bytes; this one has %zu", maximum,
-                    length);
+        return dtls_fail(state, DTLS_TOO_LARGE, "takes payloads of at most %zu bytes; this one has %zu",
+                         maximum, length);
     for (;;) {
         int status = mbedtls_ssl_write(&state->ssl, payload, length);
         if (status >= 0)
             return DTLS_OK;
         dtls_outcome_t outcome =
-            is_wanting(status) ? pause_for(state, status, state->config.limit) : explain(state, status);
+            is_wanting(status) ? pause_for(state, status, state->config.limit) : dtls_explain(state, status);
         if (outcome == DTLS_TIMEOUT)
-            return fail(state, DTLS_TIMEOUT, "the payload could not be sent in time");
+            return dtls_fail(state, DTLS_TIMEOUT, "the payload could not be sent in time");
         if (outcome != DTLS_OK)
             return outcome;
     }
@@ -388,10 +379,10 @@ static dtls_outcome_t take_record(dtls_state_t *state, unsigned char *buffer, si
 {
     *length = mbedtls_ssl_get_bytes_avail(&state->ssl);
     if (*length > size)
-        return fail(state, DTLS_TOO_LARGE, "a downlink of %zu bytes came, and the buffer holds %zu", *length,
-                    size);
+        return dtls_fail(state, DTLS_TOO_LARGE, "a downlink of %zu bytes came, and the buffer holds %zu",
+                         *length, size);
     int status = mbedtls_ssl_read(&state->ssl, buffer, size);
-    return status == (int)*length ? DTLS_OK : explain(state, status);
+    return status == (int)*length ? DTLS_OK : dtls_explain(state, status);
 }
 
 dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size_t *length,
@@ -409,122 +400,26 @@ dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size
             return DTLS_OK;
         dtls_outcome_t outcome = status == 0 || is_wanting(status)
                                      ? pause_for(state, MBEDTLS_ERR_SSL_WANT_READ, limit)
-                                     : explain(state, status);
+                                     : dtls_explain(state, status);
         if (outcome == DTLS_TIMEOUT)
-            return fail(state, DTLS_TIMEOUT, "no downlink came");
+            return dtls_fail(state, DTLS_TIMEOUT, "no downlink came");
         if (outcome != DTLS_OK)
             return outcome;
     }
 }
 
-/* --- Between runs --- */
-
-/* What a suspended association needs beside the library's context. Kept by the run that reads it on the same
- * machine and from the same build, so its memory is its format. */
-typedef struct {
-    struct sockaddr_storage peer, local;
-    socklen_t peer_length, local_length;
-    int64_t round_trip_us;
-    bool any_port; /* the server knows us by a connection id */
-} endpoints_t;
-
-void dtls_blob_free(dtls_blob_t *blob)
+void dtls_log_traffic(const dtls_state_t *state)
 {
-    if (blob->bytes != NULL)
-        mbedtls_platform_zeroize(blob->bytes, blob->length);
-    free(blob->bytes);
-    *blob = (dtls_blob_t){0};
-}
-
-bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob)
-{
-    mbedtls_ssl_session session;
-    size_t size = 0;
-    *blob = (dtls_blob_t){0};
-    mbedtls_ssl_session_init(&session);
-    if (mbedtls_ssl_get_session(&state->ssl, &session) == 0 && compat_can_resume(&session) &&
-        mbedtls_ssl_session_save(&session, NULL, 0, &size) == MBEDTLS_ERR_SSL_BUFFER_TOO_SMALL)
-        blob->bytes = malloc(size);
-    if (blob->bytes != NULL && mbedtls_ssl_session_save(&session, blob->bytes, size, &blob->length) != 0)
-        dtls_blob_free(blob);
-    mbedtls_ssl_session_free(&session);
-    return blob->bytes != NULL;
-}
-
-static void log_traffic(const transport_t *transport)
-{
+    const transport_t *transport = &state->transport;
     log_step("%llu bytes in %lu datagrams sent, %llu bytes in %lu datagrams received", transport->bytes_sent,
              transport->datagrams_sent, transport->bytes_received, transport->datagrams_received);
-}
-
-bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
-{
-    endpoints_t ends;
-    size_t size = 0;
-    *blob = (dtls_blob_t){0};
-    memset(&ends, 0, sizeof ends);
-    ends.peer_length = ends.local_length = sizeof ends.peer;
-    ends.round_trip_us = state->transport.round_trip_us;
-    ends.any_port = compat_has_connection_id(&state->ssl);
-    if (state->server_closed ||
-        getpeername(state->transport.net.fd, (struct sockaddr *)&ends.peer, &ends.peer_length) != 0 ||
-        getsockname(state->transport.net.fd, (struct sockaddr *)&ends.local, &ends.local_length) != 0)
-        return false;
-    blob->bytes = malloc(sizeof ends + ASSOCIATION_MAX);
-    if (blob->bytes == NULL)
-        return false;
-    memcpy(blob->bytes, &ends, sizeof ends);
-    int status = mbedtls_ssl_context_save(&state->ssl, blob->bytes + sizeof ends, ASSOCIATION_MAX, &size);
-    blob->length = sizeof ends + size;
-    if (status != 0) {
-        dtls_blob_free(blob);
-        return false;
-    }
-    log_traffic(&state->transport);
-    state->connected = false; /* a close_notify would end what is kept */
-    return true;
-}
-
-bool dtls_is_known_by_address(const dtls_blob_t *blob)
-{
-    endpoints_t ends;
-    if (blob->length <= sizeof ends)
-        return false;
-    memcpy(&ends, blob->bytes, sizeof ends);
-    return !ends.any_port;
-}
-
-dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)
-{
-    endpoints_t ends;
-    state->config = *config;
-    if (blob->length <= sizeof ends)
-        return fail(state, DTLS_PROTOCOL, "the saved association is damaged");
-    memcpy(&ends, blob->bytes, sizeof ends);
-    struct addrinfo peer = {.ai_family = ends.peer.ss_family,
-                            .ai_addr = (struct sockaddr *)&ends.peer,
-                            .ai_addrlen = ends.peer_length};
-    struct addrinfo local = {.ai_addr = (struct sockaddr *)&ends.local, .ai_addrlen = ends.local_length};
-    if (!transport_open(&state->transport, &peer, ends.any_port ? NULL : &local))
-        return explain(state, 0);
-    int status = policy_apply_to_resumed(&state->ssl_config);
-    add_callbacks(state);
-    if (status == 0)
-        status = prepare(state);
-    if (status == 0)
-        status = mbedtls_ssl_context_load(&state->ssl, blob->bytes + sizeof ends, blob->length - sizeof ends);
-    if (status != 0)
-        return explain(state, status);
-    state->transport.round_trip_us = ends.round_trip_us;
-    state->connected = true;
-    return DTLS_OK;
 }
 
 void dtls_close(dtls_state_t *state)
 {
     if (state->connected) {
         mbedtls_ssl_close_notify(&state->ssl);
-        log_traffic(&state->transport);
+        dtls_log_traffic(state);
     }
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_config_free(&state->ssl_config);

@@ -1,10 +1,8 @@
 /* dtls-send: sends payloads over DTLS and prints the downlinks that a server had queued for this device.
  * This file is the story of a run, and the only place that knows exit statuses. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -15,9 +13,9 @@
 #include "options.h"
 #include "output.h"
 #include "payload.h"
+#include "process.h"
 #include "queue.h"
 #include "random.h"
-#include "signals.h"
 
 enum {
     CONFIRM_WAIT_MS =
@@ -38,20 +36,9 @@ typedef struct {
     output_t output;
     connection_t connection;
     unsigned char downlink[DTLS_PAYLOAD_MAX];
-    uint64_t downlinks; /* printed so far */
-    int status;         /* the first failure's */
+    uint64_t sent, downlinks; /* so far */
+    int status;               /* the first failure's */
 } run_t;
-
-/* A descriptor that was closed would be given to the socket, and messages or downlinks would go to the
- * server. What stands in for it fails as a closed one does. */
-static void hold_standard_descriptors(void)
-{
-    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY};
-    for (int fd = 0; fd <= 2; fd++) {
-        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
-            _exit(EX_OSERR);
-    }
-}
 
 /* --- Outcomes --- */
 
@@ -64,7 +51,7 @@ static int status_of(dtls_outcome_t outcome)
     case DTLS_CLOSED:
         return EX_TEMPFAIL;
     case DTLS_INTERRUPTED:
-        return 128 + signals_caught();
+        return 128 + process_signal();
     case DTLS_NAME_UNKNOWN:
         return EX_NOHOST;
     case DTLS_REFUSED:
@@ -88,12 +75,12 @@ static int status_of(dtls_outcome_t outcome)
  * That the server cannot be reached is no news once the queue was found full. */
 static void note_failure(run_t *run, int status, const char *message)
 {
-    if (signals_caught() == 0) {
+    if (process_signal() == 0) {
         log_print(run->status == EX_CANTCREAT ? LOG_STEPS : LOG_ERROR, "%s", message);
         run->status = run->status == EX_OK ? status : run->status;
-    } else if (run->status != 128 + signals_caught()) {
-        log_error("ended by a signal: %s", strsignal(signals_caught()));
-        run->status = 128 + signals_caught();
+    } else if (run->status != 128 + process_signal()) {
+        log_error("ended by a signal: %s", strsignal(process_signal()));
+        run->status = 128 + process_signal();
     }
 }
 
@@ -240,6 +227,7 @@ static bool connect_to_server(run_t *run)
 static bool print_downlink(run_t *run, size_t length)
 {
     log_step("downlink of %zu bytes", length);
+    log_clear_progress(); /* stdout may be the same terminal */
     run->downlinks++;
     connection_note_heard(&run->connection);
     if (output_write(&run->output, run->downlink, length))
@@ -374,6 +362,7 @@ static void exchange(run_t *run)
     for (bool more = true; more;) {
         if (!(options->confirm ? confirm_payload(run) : send_payload(run)))
             return;
+        log_progress(++run->sent, run->queue.waiting);
         more = options->queue != NULL ? queue_has_more(&run->queue) : options->payload.kind == PAYLOAD_LINES;
         if (more && !(await_payload(run) && settle(run)))
             return;
@@ -391,7 +380,7 @@ static void exchange(run_t *run)
 /* A run that hangs elsewhere than in a wait, as on a disk, is ended too, with this status. */
 static void watch(const run_t *run, int status)
 {
-    signals_watch(run->limit.deadline_ms - wait_now_ms(), status);
+    process_watch(run->limit.deadline_ms - wait_now_ms(), status);
 }
 
 /* The cron jobs of a fleet all fire at :00. This is not part of --timeout. */
@@ -447,6 +436,7 @@ static void run_once(run_t *run)
     if (spares_credentials(run) && take_payloads(run) && splay(run) && open_output(run) &&
         (run->options.queue == NULL || take_turn(run)) && connect_to_server(run))
         exchange(run);
+    log_clear_progress();
     connection_close(&run->connection);
     queue_close(&run->queue);
     payload_close(&run->payloads);
@@ -488,8 +478,7 @@ int main(int argc, char **argv)
     static run_t run; /* large: not for the stack */
     char error[512];
 
-    hold_standard_descriptors();
-    umask(S_IRWXG | S_IRWXO); /* whatever is made here is private, and its owner can use it */
+    process_prepare();
     options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
     if (wish == OPTIONS_BAD || wish == OPTIONS_BAD_CONFIG) {
         log_error("%s", error);
@@ -503,9 +492,9 @@ int main(int argc, char **argv)
         log_step("options from %s", run.options.config.path);
     if (run.options.check)
         return check(&run.options);
-    signals_catch();
+    process_catch_signals();
     run.limit = wait_limit_in(run.options.timeout_ms);
-    run.limit.cancel_fd = signals_fd();
+    run.limit.cancel_fd = process_signal_fd();
     bool bracketed = strchr(run.options.host, ':') != NULL;
     snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
              run.options.port);

@@ -235,6 +235,9 @@ static queue_outcome_t add_locked(queue_t *queue, const void *payload, size_t le
 
 queue_outcome_t queue_add(queue_t *queue, const void *payload, size_t length, wait_limit_t limit)
 {
+    /* Many lines on a slow disk may take longer than there is time. */
+    if (wait_now_ms() > limit.deadline_ms)
+        return fail(queue, QUEUE_TIMEOUT, ": the payload is not queued: --timeout has passed");
     queue_outcome_t outcome =
         lock(queue, queue->counter, limit, "the payload is not queued: another run adds");
     if (outcome != QUEUE_OK)

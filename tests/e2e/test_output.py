@@ -199,6 +199,13 @@ def test_a_disk_that_fills_up_is_a_failure(send, inboxd, tmp_path):
     assert (tmp_path / "out").read_bytes().startswith(b"x" * 900 + b"\n")
 
 
+def test_messages_that_nobody_reads_do_not_outlast_the_timeout(send, inboxd, full_pipe):
+    server = inboxd()
+    result = send(server, "--verbose", "x", stderr=full_pipe, timeout=1)
+    assert result.status == 75
+    assert result.seconds < 1.5 * SLOWNESS
+
+
 def test_a_pipe_that_nobody_reads_ends_the_run_by_its_timeout(send, inboxd, full_pipe):
     server = inboxd()
     server.queue(b"nobody reads this")

@@ -1,9 +1,12 @@
-#include "signals.h"
+#include "process.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sysexits.h>
 #include <unistd.h>
@@ -16,6 +19,16 @@ enum { WATCHDOG_MS = 200 };
 static volatile sig_atomic_t caught;
 static volatile sig_atomic_t watch_status = EX_TEMPFAIL;
 static int fd = -1; /* an eventfd that becomes readable with the first signal */
+
+void process_prepare(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_WRONLY}; /* what stands in fails as a closed one does */
+    for (int standard = 0; standard <= 2; standard++) {
+        if (fcntl(standard, F_GETFD) < 0 && open("/dev/null", modes[standard]) != standard)
+            _exit(EX_OSERR);
+    }
+    umask(S_IRWXG | S_IRWXO);
+}
 
 static void on_signal(int number)
 {
@@ -33,12 +46,15 @@ static void on_alarm(int number)
 {
     static const char message[] = "dtls-send: timeout: the system did not return from a call\n";
     (void)number;
-    if (log_level() >= LOG_ERROR && write(STDERR_FILENO, message, sizeof message - 1) < 0)
+    struct pollfd standard_error = {.fd = STDERR_FILENO, .events = POLLOUT};
+    /* What hangs may be whoever should read it. */
+    if (log_level() >= LOG_ERROR && poll(&standard_error, 1, 0) == 1 &&
+        (standard_error.revents & POLLOUT) != 0 && write(STDERR_FILENO, message, sizeof message - 1) < 0)
         _exit(watch_status);
     _exit(watch_status);
 }
 
-void signals_catch(void)
+void process_catch_signals(void)
 {
     static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
     /* No SA_RESTART: a blocked open(2) must end. */
@@ -57,7 +73,7 @@ void signals_catch(void)
     sigaction(SIGALRM, &action, NULL);
 }
 
-void signals_watch(int64_t delay_ms, int status)
+void process_watch(int64_t delay_ms, int status)
 {
     int64_t alarm_ms = (delay_ms > 0 ? delay_ms : 0) + WATCHDOG_MS;
     struct itimerval timer = {
@@ -66,12 +82,12 @@ void signals_watch(int64_t delay_ms, int status)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
-int signals_caught(void)
+int process_signal(void)
 {
     return caught;
 }
 
-int signals_fd(void)
+int process_signal_fd(void)
 {
     return fd;
 }
