@@ -36,6 +36,7 @@ typedef struct {
     output_t output;
     connection_t connection;
     unsigned char downlink[DTLS_PAYLOAD_MAX];
+    uint64_t total;           /* payloads to send; 0: not known */
     uint64_t sent, downlinks; /* so far */
     int status;               /* the first failure's */
 } run_t;
@@ -362,7 +363,7 @@ static void exchange(run_t *run)
     for (bool more = true; more;) {
         if (!(options->confirm ? confirm_payload(run) : send_payload(run)))
             return;
-        log_progress(++run->sent, run->queue.waiting);
+        log_progress(++run->sent, run->total);
         more = options->queue != NULL ? queue_has_more(&run->queue) : options->payload.kind == PAYLOAD_LINES;
         if (more && !(await_payload(run) && settle(run)))
             return;
@@ -412,6 +413,7 @@ static bool open_output(run_t *run)
 static bool take_turn(run_t *run)
 {
     queue_outcome_t outcome = queue_take_turn(&run->queue, run->limit);
+    run->total = run->queue.waiting;
     if (outcome == QUEUE_OK)
         return next_payload(run);
     note_failure(run, outcome == QUEUE_FAILED ? EX_OSERR : EX_TEMPFAIL, run->queue.error);
