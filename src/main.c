@@ -32,7 +32,9 @@ typedef struct {
     char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
     payload_reader_t payloads;          /* holds the payload in hand, also where that came from the queue */
     queue_t queue;
-    bool unsettled; /* the payload in hand was sent, and is still in the queue */
+    bool unsettled;  /* the payload in hand was sent, and is still in the queue */
+    bool none_added; /* the payload that was given was refused: this run sends only what waits */
+    bool unsendable; /* something in the queue was, and was told */
     output_t output;
     connection_t connection;
     unsigned char downlink[DTLS_PAYLOAD_MAX];
@@ -73,11 +75,11 @@ static int status_of(dtls_outcome_t outcome)
 }
 
 /* Prints why; the first failure decides the status. A signal outranks what it interrupted, and is told once.
- * That the server cannot be reached is no news once the queue was found full. */
+ * That what waits cannot be sent either is no news where the payload that was given is lost to the caller. */
 static void note_failure(run_t *run, int status, const char *message)
 {
     if (process_signal() == 0) {
-        log_print(run->status == EX_CANTCREAT ? LOG_STEPS : LOG_ERROR, "%s", message);
+        log_print(run->none_added && run->status != EX_OK ? LOG_STEPS : LOG_ERROR, "%s", message);
         run->status = run->status == EX_OK ? status : run->status;
     } else if (run->status != 128 + process_signal()) {
         log_error("ended by a signal: %s", strsignal(process_signal()));
@@ -131,9 +133,18 @@ static bool fill_queue(run_t *run)
         added = queue_add(queue, run->payloads.bytes, run->payloads.length, run->limit);
     if (added != QUEUE_OK)
         note_failure(run, EX_CANTCREAT, queue->error);
-    /* What waits is sent also where the queue is full, since it would stay so for ever. */
-    return added == QUEUE_FULL || (added == QUEUE_OK && (read == PAYLOAD_END || read == PAYLOAD_UNREADABLE) &&
-                                   (!given || queue->own != 0));
+    run->none_added = given && queue->own == 0;
+    /* What waits is sent also where the queue is full, or a sensor is broken: else it would stay there. */
+    bool writable = added == QUEUE_OK || added == QUEUE_FULL;
+    return writable && read != PAYLOAD_TIMEOUT && read != PAYLOAD_INTERRUPTED;
+}
+
+/* Something in the queue can never be sent. It says nothing of the payload that was given, so every failure
+ * outranks it. */
+static void note_unsendable(run_t *run)
+{
+    log_error("%s", run->queue.error);
+    run->unsendable = true;
 }
 
 /* The next payload from the queue; what cannot be sent is told and passed over. */
@@ -146,7 +157,7 @@ static bool next_queued(run_t *run)
         case QUEUE_END:
             return false;
         case QUEUE_UNSENDABLE:
-            note_failure(run, EX_DATAERR, run->queue.error);
+            note_unsendable(run);
             break;
         default:
             note_failure(run, EX_OSERR, run->queue.error);
@@ -176,11 +187,12 @@ static bool settle(run_t *run)
 static void refuse(run_t *run)
 {
     const char *reason = connection_error_text(&run->connection);
-    if (run->options.queue != NULL) {
-        queue_set_aside(&run->queue, reason);
-        reason = run->queue.error;
+    if (run->options.queue == NULL) {
+        note_failure(run, EX_DATAERR, reason);
+        return;
     }
-    note_failure(run, EX_DATAERR, reason);
+    queue_set_aside(&run->queue, reason);
+    note_unsendable(run);
 }
 
 /* --- The connection --- */
@@ -438,6 +450,8 @@ static void run_once(run_t *run)
     if (spares_credentials(run) && take_payloads(run) && splay(run) && open_output(run) &&
         (run->options.queue == NULL || take_turn(run)) && connect_to_server(run))
         exchange(run);
+    if (run->status == EX_OK && run->unsendable)
+        run->status = EX_DATAERR;
     log_clear_progress();
     connection_close(&run->connection);
     queue_close(&run->queue);
