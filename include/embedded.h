@@ -9,9 +9,11 @@
 /* Whether there are any. */
 bool embedded_is_present(void);
 
+typedef const unsigned char *embedded_file_t(size_t *length);
+
 /* The bytes of DIR/cert.crt and DIR/key.pem. As in a file_content_t a NUL, not counted in `*length`, follows
  * the last. */
-const unsigned char *embedded_certificates(size_t *length);
-const unsigned char *embedded_key(size_t *length);
+embedded_file_t embedded_certificates;
+embedded_file_t embedded_key;
 
 #endif

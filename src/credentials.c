@@ -116,8 +116,8 @@ static int parse_certificates(mbedtls_x509_crt *certificates, const file_content
 }
 
 /* Reads a file, or, where `path` is NULL, what was built in. */
-static bool read_source(const char *path, size_t maximum, const unsigned char *embedded(size_t *length),
-                        file_content_t *content, const char **reason)
+static bool read_source(const char *path, size_t maximum, embedded_file_t *embedded, file_content_t *content,
+                        const char **reason)
 {
     if (path != NULL)
         return file_read(path, maximum, content, reason);
@@ -434,8 +434,7 @@ static bool digest_bytes(mbedtls_md_context_t *digest, const unsigned char *byte
            mbedtls_md_update(digest, bytes, size) == 0;
 }
 
-static bool digest_source(mbedtls_md_context_t *digest, const char *path,
-                          const unsigned char *embedded(size_t *length))
+static bool digest_source(mbedtls_md_context_t *digest, const char *path, embedded_file_t *embedded)
 {
     file_content_t content;
     const char *reason = NULL;

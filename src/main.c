@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "connection.h"
+#include "delivery.h"
 #include "embedded.h"
 #include "log.h"
 #include "options.h"
@@ -16,15 +17,6 @@
 #include "process.h"
 #include "queue.h"
 #include "random.h"
-
-enum {
-    CONFIRM_WAIT_MS =
-        2000, /* RFC 7252's ACK_TIMEOUT; three round trips where these are known, but not less than */
-    CONFIRM_WAIT_LEAST_MS = 250,
-    CONFIRM_WAIT_MOST_MS = 8000, /* leaves room for many tries where much is lost */
-    REUSED_TRANSMISSIONS = 2,    /* without an answer to these a reused association is given up */
-    PACE_MS = 1 /* between --lines: no server's socket buffer takes thousands of datagrams at once */
-};
 
 typedef struct {
     options_t options;
@@ -37,10 +29,10 @@ typedef struct {
     bool unsendable; /* something in the queue was, and was told */
     output_t output;
     connection_t connection;
-    unsigned char downlink[DTLS_PAYLOAD_MAX];
-    uint64_t total;           /* payloads to send; 0: not known */
-    uint64_t sent, downlinks; /* so far */
-    int status;               /* the first failure's */
+    delivery_t delivery;
+    uint64_t total; /* payloads to send; 0: not known */
+    uint64_t sent;
+    int status; /* the first failure's */
 } run_t;
 
 /* --- Outcomes --- */
@@ -85,13 +77,6 @@ static void note_failure(run_t *run, int status, const char *message)
         log_error("ended by a signal: %s", strsignal(process_signal()));
         run->status = 128 + process_signal();
     }
-}
-
-static bool succeeded(run_t *run, dtls_outcome_t outcome)
-{
-    if (outcome != DTLS_OK)
-        note_failure(run, status_of(outcome), connection_error_text(&run->connection));
-    return outcome == DTLS_OK;
 }
 
 /* --- Payloads --- */
@@ -183,18 +168,6 @@ static bool settle(run_t *run)
     return false;
 }
 
-/* The server takes no payload as large as the one in hand. */
-static void refuse(run_t *run)
-{
-    const char *reason = connection_error_text(&run->connection);
-    if (run->options.queue == NULL) {
-        note_failure(run, EX_DATAERR, reason);
-        return;
-    }
-    queue_set_aside(&run->queue, reason);
-    note_unsendable(run);
-}
-
 /* --- The connection --- */
 
 static credentials_source_t credentials_of(const options_t *options)
@@ -232,119 +205,57 @@ static bool spares_credentials(run_t *run)
 static bool connect_to_server(run_t *run)
 {
     connection_config_t config = config_of(run);
-    return succeeded(run, connection_open(&run->connection, &config));
+    dtls_outcome_t outcome = connection_open(&run->connection, &config);
+    if (outcome != DTLS_OK)
+        note_failure(run, status_of(outcome), connection_error_text(&run->connection));
+    run->delivery.connection = &run->connection;
+    run->delivery.output = &run->output;
+    run->delivery.confirm = run->options.confirm;
+    run->delivery.limit = run->limit;
+    return outcome == DTLS_OK;
 }
 
 /* --- The exchange --- */
 
-static bool print_downlink(run_t *run, size_t length)
+/* The server takes no payload as large as the one in hand. */
+static void refuse(run_t *run)
 {
-    log_step("downlink of %zu bytes", length);
-    log_clear_progress(); /* stdout may be the same terminal */
-    run->downlinks++;
-    connection_note_heard(&run->connection);
-    if (output_write(&run->output, run->downlink, length))
+    if (run->options.queue == NULL) {
+        note_failure(run, EX_DATAERR, run->delivery.error);
+        return;
+    }
+    queue_set_aside(&run->queue, run->delivery.error);
+    note_unsendable(run);
+}
+
+/* False: the run cannot go on. */
+static bool goes_on(run_t *run, delivery_outcome_t outcome)
+{
+    switch (outcome) {
+    case DELIVERY_OK:
         return true;
-    note_failure(run, EX_IOERR, run->output.error);
-    return false;
-}
-
-static dtls_outcome_t transmit(run_t *run)
-{
-    dtls_outcome_t outcome = dtls_send(&run->connection.dtls, run->payloads.bytes, run->payloads.length);
-    if (outcome == DTLS_OK)
-        log_step("payload of %zu bytes sent", run->payloads.length);
-    return outcome;
-}
-
-/* Prints downlinks until `wait_ms` pass in silence or, once all is sent, there were enough or the server
- * closes. False: the run cannot go on. */
-static bool take_downlinks(run_t *run, int64_t wait_ms, bool all_sent)
-{
-    uint64_t enough = all_sent && run->options.count != 0 ? run->options.count : UINT64_MAX;
-    while (run->downlinks < enough) {
-        size_t length = 0;
-        dtls_outcome_t outcome =
-            dtls_receive(&run->connection.dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
-        if (outcome == DTLS_TIMEOUT || (outcome == DTLS_CLOSED && all_sent))
-            return true;
-        if (run->connection.reused && outcome == DTLS_REFUSED) { /* the payload has certainly not arrived */
-            if (!succeeded(run, connection_renew(&run->connection)) || !succeeded(run, transmit(run)))
-                return false;
-        } else if (!succeeded(run, outcome) || !print_downlink(run, length)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Sends the payload in hand, once. False: the run cannot go on. */
-static bool send_payload(run_t *run)
-{
-    dtls_outcome_t outcome = transmit(run);
-    if (run->connection.reused && outcome != DTLS_OK && outcome != DTLS_TOO_LARGE) {
-        outcome = connection_renew(&run->connection);
-        if (outcome == DTLS_OK)
-            outcome = transmit(run);
-    }
-    if (outcome == DTLS_TOO_LARGE) { /* the next one may fit */
+    case DELIVERY_TOO_LARGE:
         refuse(run);
         return true;
+    case DELIVERY_UNCONFIRMED:
+        note_failure(run, EX_TEMPFAIL, run->delivery.error);
+        return false;
+    case DELIVERY_UNWRITABLE:
+        note_failure(run, EX_IOERR, run->delivery.error);
+        return false;
+    default:
+        note_failure(run, status_of(run->delivery.broken), run->delivery.error);
+        return false;
     }
-    run->unsettled = outcome == DTLS_OK && run->options.queue != NULL;
-    return succeeded(run, outcome);
 }
 
-/* The wait after a first transmission (RFC 7252 section 4.2): random, so that devices that lost the same
- * answer do not all come back at once. */
-static int64_t first_wait_ms(const run_t *run)
+/* The payload in hand. What was not confirmed leaves the queue later, when no refusal has come. */
+static bool deliver(run_t *run)
 {
-    uint16_t random = 0;
-    int64_t round_trip_us = dtls_round_trip_us(&run->connection.dtls);
-    int64_t wait_ms = 3 * round_trip_us / 1000;
-    if (round_trip_us == 0)
-        wait_ms = CONFIRM_WAIT_MS;
-    else if (wait_ms < CONFIRM_WAIT_LEAST_MS)
-        wait_ms = CONFIRM_WAIT_LEAST_MS;
-    random_bytes(NULL, (unsigned char *)&random, sizeof random);
-    return wait_ms + wait_ms * random / UINT16_MAX / 2;
-}
-
-/* Sends the payload in hand, and again (RFC 7252 section 4.8), until a downlink answers. False: the run
- * cannot go on. */
-static bool confirm_payload(run_t *run)
-{
-    int64_t wait_ms = first_wait_ms(run);
-    for (int transmissions = 1;; transmissions++) {
-        size_t length = 0;
-        dtls_outcome_t outcome = transmit(run);
-        if (outcome == DTLS_OK)
-            outcome =
-                dtls_receive(&run->connection.dtls, run->downlink, sizeof run->downlink, &length, wait_ms);
-        if (outcome == DTLS_OK) {
-            run->unsettled = run->options.queue != NULL;
-            return print_downlink(run, length) && settle(run);
-        }
-        if (outcome == DTLS_TOO_LARGE) {
-            refuse(run);
-            return true;
-        }
-        if (outcome == DTLS_TIMEOUT && wait_now_ms() >= run->limit.deadline_ms) {
-            note_failure(run, EX_TEMPFAIL,
-                         "not confirmed: no downlink answered the payload before --timeout");
-            return false;
-        }
-        bool useless = run->connection.reused && outcome != DTLS_INTERRUPTED &&
-                       (outcome != DTLS_TIMEOUT || transmissions == REUSED_TRANSMISSIONS);
-        if (useless && (outcome = connection_renew(&run->connection)) == DTLS_OK) {
-            transmissions = 0;
-            wait_ms = first_wait_ms(run);
-        } else if (!useless && outcome == DTLS_TIMEOUT) {
-            wait_ms = wait_ms < CONFIRM_WAIT_MOST_MS / 2 ? 2 * wait_ms : CONFIRM_WAIT_MOST_MS;
-        } else {
-            return succeeded(run, outcome);
-        }
-    }
+    delivery_outcome_t outcome = delivery_send(&run->delivery, run->payloads.bytes, run->payloads.length);
+    run->unsettled = outcome == DELIVERY_OK && run->options.queue != NULL;
+    log_progress(++run->sent, run->total);
+    return goes_on(run, outcome) && (!run->options.confirm || settle(run));
 }
 
 /* Between payloads: waits until there is another to take, and prints what comes down meanwhile. False: the
@@ -352,36 +263,32 @@ static bool confirm_payload(run_t *run)
 static bool await_payload(run_t *run)
 {
     bool readable = false;
-    dtls_state_t *dtls = &run->connection.dtls;
-    /* A downlink that comes late would pass for the next payload's confirmation. */
-    int64_t late_ms = run->options.confirm ? dtls_round_trip_us(dtls) / 1000 : 0;
-    if (!take_downlinks(run, late_ms > PACE_MS ? late_ms : PACE_MS, false))
+    if (!goes_on(run, delivery_pause(&run->delivery)))
         return false;
     for (int fd; !readable && (fd = payload_fd(&run->payloads)) >= 0;) {
         /* payload_next() finds the same deadline or signal, and tells of it. */
-        if (wait_for_input(fd, dtls_fd(dtls), run->limit, &readable) != WAIT_READY)
+        if (wait_for_input(fd, dtls_fd(&run->connection.dtls), run->limit, &readable) != WAIT_READY)
             break;
-        if (!readable && !take_downlinks(run, 0, false))
+        if (!readable && !goes_on(run, delivery_receive(&run->delivery, 0, 0, false)))
             return false;
     }
     return true;
 }
 
-/* Sends every payload, the first of which is in hand, and prints every downlink. What was sent without being
- * confirmed stays in the queue until the wait after it has brought no refusal. */
+/* Sends every payload, the first of which is in hand, and prints every downlink. */
 static void exchange(run_t *run)
 {
     const options_t *options = &run->options;
     for (bool more = true; more;) {
-        if (!(options->confirm ? confirm_payload(run) : send_payload(run)))
+        if (!deliver(run))
             return;
-        log_progress(++run->sent, run->total);
         more = options->queue != NULL ? queue_has_more(&run->queue) : options->payload.kind == PAYLOAD_LINES;
         if (more && !(await_payload(run) && settle(run)))
             return;
         more = more && next_payload(run);
     }
-    if (!take_downlinks(run, options->wait_ms, true) || !settle(run))
+    if (!goes_on(run, delivery_receive(&run->delivery, options->wait_ms, options->count, true)) ||
+        !settle(run))
         return;
     const char *reason = connection_keep(&run->connection);
     if (reason != NULL)

@@ -24,10 +24,10 @@ static bool is_exposed(const struct stat *status)
 /* NULL, or why not. */
 static const char *parse_key(psk_t *psk, const char *digits, size_t length)
 {
-    static char too_long[64];
     if (length == 0)
         return "the key is empty";
     if (length / 2 > sizeof psk->key) {
+        static char too_long[64];
         snprintf(too_long, sizeof too_long, "the key is longer than %zu bytes, which mbed TLS can take",
                  sizeof psk->key);
         return too_long;
