@@ -39,7 +39,7 @@ FORTIFY   := $(if $(findstring -fsanitize,$(CFLAGS)),,$(if $(filter-out -O0,$(la
 BUILD_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell stat -c %Y Makefile))
 
 ALL_CPPFLAGS = -Iinclude -D_GNU_SOURCE -DVERSION='"$(VERSION)"' -DBUILD_EPOCH=$(BUILD_EPOCH) $(FORTIFY) \
-               $(MBEDTLS_CFLAGS) $(CPPFLAGS)
+               $(EMBED_FLAG) $(MBEDTLS_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = $(WARNINGS) $(HARDENING) -fPIE -pthread -MMD -MP $(CFLAGS)
 ALL_LDFLAGS  = -pie -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(LDFLAGS)
 ALL_LDLIBS   = $(MBEDTLS_LIBS) $(LDLIBS)
@@ -70,14 +70,15 @@ all: $(BUILD)/dtls-send ## build the program: build/dtls-send
 
 $(BUILD)/dtls-send: $(OBJECTS)
 	$(call say,LINK    $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 	$(Q)chmod $(MODE) $@
 
 # A program that holds a key can be run by all, and read by its owner alone.
 MODE     := $(if $(EMBED),711,755)
 EMBEDDED := $(if $(EMBED),$(abspath $(EMBED)/cert.crt $(EMBED)/key.pem))
 $(BUILD)/src/embedded.o: $(EMBEDDED) $(BUILD)/embedded
-$(BUILD)/src/embedded.o: CPPFLAGS += $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
+$(BUILD)/src/embedded.o: EMBED_FLAG := $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
+PRIVATELY := $(if $(EMBED),umask 077;)
 
 # Changes when EMBED does.
 $(BUILD)/embedded: FORCE
@@ -88,19 +89,19 @@ FORCE:
 $(BUILD)/%.o: %.c Makefile
 	$(call say,CC      $<)
 	@mkdir -p $(@D)
-	$(Q)$(if $(EMBED),umask 077;) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
 $(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/random.c src/wait.c src/file.c)
 	$(call say,LINK    $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 
 $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(MODULES)
 	$(call say,LINK    $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS) -lcmocka
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS) -lcmocka
 
 $(BUILD)/tests/ten_lines: $(BUILD)/tests/e2e/ten_lines.o $(MODULES)
 	$(call say,LINK    $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 
 # Preloaded by tests: answers for getaddrinfo(3).
 $(BUILD)/tests/names.so: tests/e2e/names.c

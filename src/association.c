@@ -18,7 +18,8 @@ typedef struct {
     struct sockaddr_storage peer, local;
     socklen_t peer_length, local_length;
     int64_t round_trip_us;
-    bool any_port; /* the server knows us by a connection id */
+    uint32_t
+        any_port; /* the server knows us by a connection id; not a bool, which cannot hold just anything */
 } endpoints_t;
 
 void dtls_blob_free(dtls_blob_t *blob)

@@ -112,9 +112,13 @@ static bool lasts(const credentials_source_t *source, const credentials_t *crede
     if (days >= (int64_t)renew_days)
         return true;
     credentials_format_date(&first->valid_to, date);
-    snprintf(error, size, "%s: %s %s, in less than %lld days; renew it", name_of(source->cert_file),
-             first == &credentials->chain ? "expires" : "an intermediate certificate in it expires", date,
-             (long long)days + 1);
+    const char *path = name_of(source->cert_file);
+    const char *which = first == &credentials->chain ? "" : "an intermediate certificate in it ";
+    if (days < 0)
+        snprintf(error, size, "%s: %sexpired %s; get a new certificate", path, which, date);
+    else
+        snprintf(error, size, "%s: %sexpires %s, in less than %lld days; get a new certificate", path, which,
+                 date, (long long)days + 1);
     return false;
 }
 

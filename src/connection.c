@@ -16,7 +16,8 @@ bool connection_spares_credentials(const connection_config_t *config)
     const credentials_source_t *source = &config->credentials;
     const char *path = config->session_file;
     return path == NULL || !(file_is_same(path, source->cert_file) || file_is_same(path, source->key_file) ||
-                             file_is_same(path, source->passphrase_file) || file_is_same(path, source->ca));
+                             file_is_same(path, source->passphrase_file) || file_is_same(path, source->ca) ||
+                             file_is_same(path, source->psk_file));
 }
 
 const char *connection_error_text(const connection_t *connection)

@@ -10,6 +10,7 @@
 #include "connection.h"
 #include "delivery.h"
 #include "embedded.h"
+#include "file.h"
 #include "log.h"
 #include "options.h"
 #include "output.h"
@@ -17,6 +18,9 @@
 #include "process.h"
 #include "queue.h"
 #include "random.h"
+
+/* The time to read the configuration file, which may set another for the run. */
+enum { READING_MS = 60000 };
 
 typedef struct {
     options_t options;
@@ -194,11 +198,14 @@ static connection_config_t config_of(const run_t *run)
                                  .lease_ms = options->lease_ms};
 }
 
-static bool spares_credentials(run_t *run)
+static bool session_spares_others(run_t *run)
 {
     connection_config_t config = config_of(run);
-    if (!connection_spares_credentials(&config))
-        note_failure(run, EX_USAGE, "--session: names a file of credentials, which it would replace");
+    bool is_config =
+        run->options.session != NULL && file_is_same(run->options.session, run->options.config.path);
+    if (is_config || !connection_spares_credentials(&config))
+        note_failure(run, EX_USAGE,
+                     "--session: names a file of credentials or options, which it would replace");
     return run->status == EX_OK;
 }
 
@@ -354,7 +361,7 @@ static void run_once(run_t *run)
 {
     connection_init(&run->connection);
     queue_init(&run->queue);
-    if (spares_credentials(run) && take_payloads(run) && splay(run) && open_output(run) &&
+    if (session_spares_others(run) && take_payloads(run) && splay(run) && open_output(run) &&
         (run->options.queue == NULL || take_turn(run)) && connect_to_server(run))
         exchange(run);
     if (run->status == EX_OK && run->unsendable)
@@ -385,15 +392,13 @@ static int print_and_end(options_outcome_t wish)
     return finish_printing(EX_OK);
 }
 
-static int check(const options_t *options)
+static int check(run_t *run)
 {
     char error[512];
-    credentials_source_t source = credentials_of(options);
-    bool usable = check_credentials(&source, options->renew_days, stdout, error, sizeof error);
-    int status = finish_printing(usable ? EX_OK : EX_CONFIG);
-    if (!usable)
-        log_error("%s", error);
-    return status;
+    credentials_source_t source = credentials_of(&run->options);
+    if (!check_credentials(&source, run->options.renew_days, stdout, error, sizeof error))
+        note_failure(run, EX_CONFIG, error);
+    return finish_printing(run->status);
 }
 
 int main(int argc, char **argv)
@@ -402,10 +407,12 @@ int main(int argc, char **argv)
     char error[512];
 
     process_prepare();
+    process_catch_signals();
+    process_watch(READING_MS, EX_TEMPFAIL);
     options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
     if (wish == OPTIONS_BAD || wish == OPTIONS_BAD_CONFIG) {
-        log_error("%s", error);
-        return wish == OPTIONS_BAD ? EX_USAGE : EX_CONFIG;
+        note_failure(&run, wish == OPTIONS_BAD ? EX_USAGE : EX_CONFIG, error);
+        return run.status;
     }
     if (wish != OPTIONS_RUN)
         return print_and_end(wish);
@@ -413,9 +420,9 @@ int main(int argc, char **argv)
     log_set_level((log_level_t)run.options.verbosity);
     if (run.options.config.path[0] != '\0')
         log_step("options from %s", run.options.config.path);
+    process_watch(run.options.timeout_ms, EX_TEMPFAIL);
     if (run.options.check)
-        return check(&run.options);
-    process_catch_signals();
+        return check(&run);
     run.limit = wait_limit_in(run.options.timeout_ms);
     run.limit.cancel_fd = process_signal_fd();
     bool bracketed = strchr(run.options.host, ':') != NULL;

@@ -93,7 +93,9 @@ static options_outcome_t take_option(parse_t *parse, const option_t *row, const 
     const char *problem = row->set(parse->options, value);
     if (problem == NULL)
         return OPTIONS_RUN;
-    return bad(parse, "%s%s '%s': %s", dashes(parse, row), row->name, value, problem);
+    if (parse->in_file) /* the value may be a secret in the wrong line, and its line is named */
+        return bad(parse, "%s: %s", row->name, problem);
+    return bad(parse, "--%s '%s': %s", row->name, value, problem);
 }
 
 /* --- The command line --- */

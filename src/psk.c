@@ -71,7 +71,7 @@ bool psk_load(psk_t *psk, const char *path, char *error, size_t size)
     const char *reason = NULL;
     if (!file_read(path, FILE_MAX, &content, &reason)) {
         /* It may be the key itself, in the wrong place. */
-        bool quotable = strchr(path, ':') == NULL;
+        bool quotable = strchr(path, ':') == NULL && path[strspn(path, "0123456789abcdefABCDEF")] != '\0';
         snprintf(error, size, "%s: %s; --psk names a file of one line, identity:hexkey",
                  quotable ? path : "--psk", reason);
         return false;
