@@ -60,8 +60,10 @@ static bool same_options(const options_t *a, const options_t *b)
            a->payload.kind == b->payload.kind &&
            (a->payload.kind == PAYLOAD_LINES || same_string(a->payload.text, b->payload.text)) &&
            a->payload.hex == b->payload.hex && a->wait_ms == b->wait_ms && a->count == b->count &&
-           a->format == b->format && a->timeout_ms == b->timeout_ms && a->mtu == b->mtu &&
-           a->verbosity == b->verbosity;
+           a->confirm == b->confirm && same_string(a->session, b->session) && a->lease_ms == b->lease_ms &&
+           same_string(a->queue, b->queue) && a->queue_limit == b->queue_limit &&
+           a->splay_ms == b->splay_ms && a->format == b->format && a->timeout_ms == b->timeout_ms &&
+           a->mtu == b->mtu && a->verbosity == b->verbosity;
 }
 
 static void a_payload_alone_is_sent_with_the_documented_defaults(void **state)
@@ -79,6 +81,12 @@ static void a_payload_alone_is_sent_with_the_documented_defaults(void **state)
     assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
     assert_string_equal(options.payload.text, "hello");
     assert_false(options.payload.hex);
+    assert_false(options.confirm);
+    assert_null(options.session);
+    assert_int_equal(options.lease_ms, 0);
+    assert_null(options.queue);
+    assert_int_equal(options.queue_limit, 10000);
+    assert_int_equal(options.splay_ms, 0);
     assert_int_equal(options.wait_ms, 1000);
     assert_int_equal(options.count, 0);
     assert_int_equal(options.format, OUTPUT_TEXT);
@@ -92,7 +100,9 @@ static void long_options_set_their_own_members(void **state)
     (void)state;
     ACCEPT("--server", "example.org:5684", "--server-name", "inbox", "--ipv4", "--cert", "me.crt", "--key",
            "me.key", "--passphrase-file", "secret", "--ca", "roots", "--file", "data.bin", "--hex", "--wait",
-           "2.5", "--count", "3", "--output", "json", "--timeout", "30", "--mtu", "1024", "--verbose");
+           "2.5", "--count", "3", "--output", "json", "--timeout", "30", "--mtu", "1024", "--verbose",
+           "--confirm", "--session", "kept", "--lease", "600", "--queue", "spool", "--queue-limit", "7",
+           "--splay", "1.5");
     assert_string_equal(options.host, "example.org");
     assert_string_equal(options.port, "5684");
     assert_string_equal(options.server_name, "inbox");
@@ -104,6 +114,12 @@ static void long_options_set_their_own_members(void **state)
     assert_int_equal(options.payload.kind, PAYLOAD_FILE);
     assert_string_equal(options.payload.text, "data.bin");
     assert_true(options.payload.hex);
+    assert_true(options.confirm);
+    assert_string_equal(options.session, "kept");
+    assert_int_equal(options.lease_ms, 600000);
+    assert_string_equal(options.queue, "spool");
+    assert_int_equal(options.queue_limit, 7);
+    assert_int_equal(options.splay_ms, 1500);
     assert_int_equal(options.wait_ms, 2500);
     assert_int_equal(options.count, 3);
     assert_int_equal(options.format, OUTPUT_JSON);
@@ -150,6 +166,12 @@ static const struct row {
     {"f", "file", "data.bin", true},
     {"l", "lines", NULL, true},
     {"x", "hex", NULL, false},
+    {NULL, "confirm", NULL, false},
+    {NULL, "session", "kept", false},
+    {NULL, "lease", "600", false},
+    {NULL, "queue", "spool", false},
+    {NULL, "queue-limit", "7", false},
+    {NULL, "splay", "0.5", false},
     {"w", "wait", "7.125", false},
     {"n", "count", "5", false},
     {"o", "output", "hex", false},
@@ -333,7 +355,8 @@ static void a_host_may_have_255_characters_and_no_more(void **state)
 static void what_is_not_a_plain_number_is_refused_and_its_option_named(void **state)
 {
     (void)state;
-    static const char *const names[] = {"--wait", "--timeout", "--count", "--mtu"};
+    static const char *const names[] = {"--wait",  "--timeout",     "--count", "--mtu",
+                                        "--lease", "--queue-limit", "--splay"};
     static const char *const values[] = {
         "1e9", "-1",   "0x10",  "999999999999",
         "",    " 1",   "1 ",    "+1",
@@ -423,6 +446,52 @@ static void an_mtu_is_from_256_to_16384(void **state)
     REFUSE("--mtu", "--mtu", "1232.5", "payload");
 }
 
+static void a_queue_limit_is_a_whole_number_from_one(void **state)
+{
+    (void)state;
+    ACCEPT("--queue-limit", "1", "payload");
+    assert_int_equal(options.queue_limit, 1);
+    ACCEPT("--queue-limit", "1000000000", "payload");
+    assert_int_equal(options.queue_limit, 1000000000);
+    REFUSE("--queue-limit", "--queue-limit", "0", "payload");
+    REFUSE("--queue-limit", "--queue-limit", "1000000001", "payload");
+    REFUSE("--queue-limit", "--queue-limit", "1.5", "payload");
+}
+
+static void a_splay_is_seconds_from_none_to_a_week(void **state)
+{
+    (void)state;
+    ACCEPT("--splay", "0", "payload");
+    assert_int_equal(options.splay_ms, 0);
+    ACCEPT("--splay", "0.25", "payload");
+    assert_int_equal(options.splay_ms, 250);
+    ACCEPT("--splay", "604800", "payload");
+    assert_int_equal(options.splay_ms, 604800000);
+    REFUSE("--splay", "--splay", "604801", "payload");
+    REFUSE("--splay", "--splay", "604800.001", "payload");
+}
+
+static void a_flush_needs_a_queue_and_is_the_only_payload_source(void **state)
+{
+    (void)state;
+    ACCEPT("--flush", "--queue", "spool");
+    assert_int_equal(options.payload.kind, PAYLOAD_NONE);
+    assert_string_equal(options.queue, "spool");
+    ACCEPT("--queue=spool", "--flush");
+    assert_int_equal(options.payload.kind, PAYLOAD_NONE);
+    REFUSE("--queue", "--flush");
+    REFUSE("--flush", "--flush");
+    REFUSE("--queue", "--flush", "--queue-limit", "5"); /* also no abbreviation of that */
+    static char *const sources[][3] = {{"--lines"}, {"--file", "a"}, {"secret-payload"}, {"--", ""}};
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        char *argv[] = {"dtls-send", "--queue", "spool", "--flush", sources[i][0], sources[i][1], NULL};
+        if (parse(argv) != OPTIONS_BAD || strstr(error, "--flush") == NULL || strstr(error, "secret") != NULL)
+            fail_msg("%s: %s", sources[i][0], error);
+    }
+    REFUSE("--flush", "--queue", "spool", "--flush", "--flush");
+    REFUSE("no payload", "--queue", "spool");
+}
+
 static void each_output_format_is_known_by_its_name_alone(void **state)
 {
     (void)state;
@@ -490,12 +559,14 @@ static void empty_names_are_refused(void **state)
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         REFUSE(names[i], (char *)names[i], "", "payload");
     REFUSE("--file", "--file", "");
+    REFUSE("--session", "--session", "", "payload");
+    REFUSE("--queue", "--queue", "", "payload");
 }
 
 static void a_run_without_a_payload_source_is_refused(void **state)
 {
     (void)state;
-    static char *const sources[] = {"PAYLOAD", "--file", "--lines"};
+    static char *const sources[] = {"PAYLOAD", "--file", "--lines", "--flush"};
     for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
         assert_int_equal(parse((char *[]){"dtls-send", NULL}), OPTIONS_BAD);
         assert_non_null(strstr(error, sources[i]));
@@ -700,6 +771,9 @@ int main(void)
         cmocka_unit_test(no_wait_is_allowed_but_no_timeout_is_not),
         cmocka_unit_test(a_count_is_a_whole_number_from_one),
         cmocka_unit_test(an_mtu_is_from_256_to_16384),
+        cmocka_unit_test(a_queue_limit_is_a_whole_number_from_one),
+        cmocka_unit_test(a_splay_is_seconds_from_none_to_a_week),
+        cmocka_unit_test(a_flush_needs_a_queue_and_is_the_only_payload_source),
         cmocka_unit_test(each_output_format_is_known_by_its_name_alone),
         cmocka_unit_test(verbosity_grows_with_each_v_up_to_the_debug_log),
         cmocka_unit_test(options_that_exclude_each_other_are_refused_and_both_named),
