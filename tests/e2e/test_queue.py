@@ -118,8 +118,11 @@ def test_every_payload_waits_byte_for_byte_and_arrives_so(send, refused, inboxd,
     assert queue.entries() == NOTHING
 
 
-def test_file_and_name_are_synced_before_there_is_a_socket(begin, refused, tmp_path):
+@pytest.mark.parametrize("made_by", ["this run", "another, which died"])
+def test_file_and_names_are_synced_before_there_is_a_socket(begin, refused, queue, tmp_path, made_by):
     """As the kernel sees it."""
+    if made_by != "this run":
+        queue.path.mkdir(mode=0o700)
     strace = shutil.which("strace")
     if strace is None or client.WRAPPER:
         pytest.skip("needs strace, and no wrapper")
@@ -220,16 +223,31 @@ def test_after_any_other_failure_it_waits(send, request, queue, fail):
     (65, ["x" * 16385]), (65, ["--hex", "0"]),
     (66, ["--file", "missing"]),
     (73, ["--queue-limit", "1", "x"])])
-def test_statuses_64_65_66_and_73_do_not_accept(run, black_hole, refused, later, queue, tmp_path, status,
-                                                arguments):
+def test_statuses_64_65_66_and_73_do_not_accept(run, refused, later, queue, tmp_path, status, arguments):
+    """And are one line, though what waits cannot be sent either."""
     later("old")
     (tmp_path / "key.pem").write_bytes(b"a key")
-    server = refused if status == 73 else black_hole
-    result = run("--server", server.address, "--queue", "queue", *arguments)
+    result = run("--server", refused.address, "--queue", "queue", *arguments)
     assert_fails(result, status)
     assert queue.waiting() == [b"old"]
     assert queue.entries() == {*queue.names(), ".last"}
-    black_hole.assert_received_nothing()
+
+
+@pytest.mark.parametrize("status, arguments", [
+    (65, ["x" * 16385]), (65, ["--hex", "0"]), (66, ["--file", "missing"]), (66, ["--file", "."]),
+    (0, ["--lines"]), (65, ["--lines", "--hex"])], ids=lambda value: str(value)[:20])
+def test_what_waits_is_sent_though_no_payload_was_accepted(send, inboxd, later, queue, status, arguments):
+    """Where a sensor is broken, what it measured before is not."""
+    later("one", "two")
+    server = inboxd()
+    stdin = b"" if status == 0 else b"xx\n"
+    result = send(server, "--wait", "0", "--queue", "queue", *arguments, stdin=stdin)
+    if status == 0:
+        assert_silent_success(result)
+    else:
+        assert_fails(result, status)
+    server.wait_for_payloads(b"one", b"two")
+    assert queue.entries() == NOTHING
 
 
 # --- What is sent, and in which order ---
@@ -619,6 +637,19 @@ def test_where_nothing_else_waits_no_connection_is_made(flush, black_hole, queue
     plant_public(queue.path / "0000000000000001", tmp_path)
     assert_fails(flush(black_hole), 65, "0000000000000001")
     black_hole.assert_received_nothing()
+
+
+def test_another_failure_outranks_what_can_never_be_sent(send, refused, inboxd, queue, tmp_path):
+    """65 alone would say that the payload was not accepted."""
+    queue.path.mkdir(mode=0o700)
+    (queue.path / "README").touch()
+    plant_public(queue.path / "0000000000000001", tmp_path)
+    result = send(refused, "--queue", "queue", "x")
+    assert result.status == 69 and result.stderr.count("\n") == 3, result
+    assert queue.waiting() == [b"x"]
+    server = inboxd()
+    assert_fails(send(server, "--wait", "0", "--queue", "queue", "y"), 65, "README")
+    server.wait_for_payloads(b"x", b"y")
 
 
 def test_what_is_set_aside_never_takes_anothers_place(flush, black_hole, queue, tmp_path):

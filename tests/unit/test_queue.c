@@ -19,7 +19,7 @@
 #include "queue.h"
 #include "scratch.h"
 
-enum { MANY = 10000, LISTING = 4000 };
+enum { MANY = 10000, LISTING = 4000, PATIENCE_MS = 20000 };
 
 /* Two runs: each has descriptors of its own, and flock(2) is theirs. */
 static queue_t ours, theirs;
@@ -74,7 +74,7 @@ static void begin_both(void)
 
 static queue_outcome_t try_to_add(queue_t *queue, const char *text)
 {
-    return queue_add(queue, text, strlen(text), wait_limit_in(0));
+    return queue_add(queue, text, strlen(text), wait_limit_in(PATIENCE_MS));
 }
 
 static void add(queue_t *queue, const char *text)
@@ -179,10 +179,9 @@ static void assert_content(const char *name, const char *text)
 
 /* --- Opening --- */
 
-static void a_missing_directory_is_made_private_whatever_the_umask(void **state)
+static void a_missing_directory_is_made_and_it_and_what_is_in_it_are_private(void **state)
 {
     (void)state;
-    /* What else there is would not let its maker in, unless that is root. */
     static const mode_t masks[] = {0, 022, 077};
     for (size_t i = 0; i < sizeof masks / sizeof masks[0]; i++) {
         struct stat status;
@@ -297,7 +296,7 @@ static void a_payload_is_a_private_file_that_holds_its_bytes_and_nothing_else(vo
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (unsigned char)(i * 7 + i / 256);
     open_for(&ours, MANY);
-    assert_int_equal(queue_add(&ours, bytes, sizeof bytes, wait_limit_in(0)), QUEUE_OK);
+    assert_int_equal(queue_add(&ours, bytes, sizeof bytes, wait_limit_in(PATIENCE_MS)), QUEUE_OK);
     assert_names("0000000000000001 ");
     assert_int_equal(stat(inside("0000000000000001"), &status), 0);
     assert_int_equal(status.st_mode, S_IFREG | S_IRUSR | S_IWUSR);
@@ -352,6 +351,7 @@ static void a_lost_counter_gives_a_number_after_all_that_wait(void **state)
         {"\377\377\377\377\377\377\377\377", 8},
         {"\1\0\301\157\362\206\43\0", 8},     /* beyond the last number */
         {"\377\377\300\157\362\206\43\0", 8}, /* the last number */
+        {"\366\377\300\157\362\206\43\0", 8}, /* soon there would be none left */
         {"\200\0\0\0\0\0\0\200 and more", 17},
     };
     for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
@@ -451,7 +451,7 @@ static void nothing_is_left_of_what_a_full_disk_refused_and_the_rest_is_untouche
     for (int i = 0; i < 2; i++) { /* the payload, then the counter too */
         struct rlimit small = {.rlim_cur = i == 0 ? 4096 : 4, .rlim_max = before.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        outcomes[i] = queue_add(&ours, large, sizeof large, wait_limit_in(0));
+        outcomes[i] = queue_add(&ours, large, sizeof large, wait_limit_in(PATIENCE_MS));
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
         assert_told(&ours, "not queued: File too large");
     }
@@ -482,7 +482,7 @@ static void who_adds_waits_for_others_that_do_and_gives_up_without_a_trace(void 
     assert_int_equal(flock(theirs.counter, LOCK_EX), 0);
     assert_int_equal(queue_add(&ours, "x", 1, wait_limit_in(50)), QUEUE_TIMEOUT);
     assert_told(&ours, "another run adds");
-    wait_limit_t limit = wait_limit_in(20000);
+    wait_limit_t limit = wait_limit_in(PATIENCE_MS);
     limit.cancel_fd = cancelled();
     assert_int_equal(queue_add(&ours, "x", 1, limit), QUEUE_INTERRUPTED);
     close(limit.cancel_fd);
@@ -490,6 +490,15 @@ static void who_adds_waits_for_others_that_do_and_gives_up_without_a_trace(void 
     assert_int_equal(flock(theirs.counter, LOCK_UN), 0);
     add(&ours, "x");
     add(&theirs, "y"); /* it was not kept locked */
+}
+
+static void nothing_is_accepted_once_the_time_is_over(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    assert_int_equal(queue_add(&ours, "x", 1, wait_limit_in(-2)), QUEUE_TIMEOUT);
+    assert_told(&ours, "--timeout");
+    assert_names("");
 }
 
 /* --- Sending --- */
@@ -501,7 +510,7 @@ static void one_run_alone_has_the_turn_until_it_closes(void **state)
     take_turn(&ours);
     assert_int_equal(queue_take_turn(&theirs, wait_limit_in(50)), QUEUE_TIMEOUT);
     assert_told(&theirs, "another run is sending");
-    wait_limit_t limit = wait_limit_in(20000);
+    wait_limit_t limit = wait_limit_in(PATIENCE_MS);
     limit.cancel_fd = cancelled();
     assert_int_equal(queue_take_turn(&theirs, limit), QUEUE_INTERRUPTED);
     close(limit.cancel_fd);
@@ -807,7 +816,7 @@ static void hidden_files_are_not_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        test(a_missing_directory_is_made_private_whatever_the_umask),
+        test(a_missing_directory_is_made_and_it_and_what_is_in_it_are_private),
         test(only_the_last_component_is_made),
         test(what_is_no_directory_of_ours_alone_is_refused),
         test(a_directory_of_another_user_is_refused),
@@ -824,6 +833,7 @@ int main(void)
         test(the_limit_counts_payloads_alone),
         test(nothing_is_left_of_what_a_full_disk_refused_and_the_rest_is_untouched),
         test(who_adds_waits_for_others_that_do_and_gives_up_without_a_trace),
+        test(nothing_is_accepted_once_the_time_is_over),
         test(one_run_alone_has_the_turn_until_it_closes),
         test(adding_waits_for_no_turn),
         test(a_run_sends_the_oldest_first_and_nothing_after_its_own),
