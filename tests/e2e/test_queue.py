@@ -100,7 +100,6 @@ def test_accepted_means_on_the_disk_before_the_network_is_touched(begin, black_h
     assert stat.S_IMODE((queue.path / queue.names()[0]).stat().st_mode) == 0o600
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("arguments, stdin, payloads", [
     ([""], None, [b""]),
     (["--", "-5"], None, [b"-5"]),
@@ -252,7 +251,6 @@ def test_what_waits_is_sent_though_no_payload_was_accepted(send, inboxd, later, 
 
 # --- What is sent, and in which order ---
 
-@pytest.mark.smoke
 def test_what_waits_goes_first_the_oldest_before_all_and_is_then_gone(send, later, server, queue):
     later("one", "two")
     assert send(server, "--wait", "0", "--queue", "queue", "three").status == 0
@@ -286,6 +284,7 @@ def test_ten_come_before_the_eleventh(send, inboxd, later, queue):
     assert len(server.events("handshake")) == 1
 
 
+@pytest.mark.smoke
 def test_with_confirm_each_is_confirmed_and_gone(send, inboxd, later, queue):
     server = inboxd("--reply", "ack")
     later("one", "two")
@@ -453,6 +452,7 @@ def test_of_many_runs_at_once_each_payload_arrives_once_and_in_its_runs_order(be
 
 # --- --queue-limit ---
 
+@pytest.mark.smoke
 def test_a_full_queue_refuses_the_new_and_sends_what_waits(send, inboxd, later, queue):
     server = inboxd()
     later("one", "two")
@@ -620,6 +620,7 @@ def test_what_can_never_be_sent_is_moved_to_failed_and_the_rest_goes_on(send, in
     assert_silent_success(send(server, "--wait", "0", "--queue", "queue", "later"))
 
 
+@pytest.mark.smoke
 def test_each_unsendable_one_is_a_line(flush, inboxd, later, queue, tmp_path):
     later("one")
     for number in range(2, 5):
