@@ -128,14 +128,14 @@ static void unpack(session_t *session, const header_t *header, const unsigned ch
     session->expiry = header->expiry;
     session->round_trip_us = header->round_trip_us;
     session->want_ticket = header->want_ticket != 0;
-    session->session = copy(body + header->association_length, header->session_length);
-    session->session_length = session->session != NULL ? header->session_length : 0;
+    session->session = copy(body + header->association_length, (size_t)header->session_length);
+    session->session_length = session->session != NULL ? (size_t)header->session_length : 0;
     if (header->association_length > 0 && !is_of_this_boot(header)) {
         log_step("the saved association is of another boot, and not used");
         return;
     }
-    session->association = copy(body, header->association_length);
-    session->association_length = session->association != NULL ? header->association_length : 0;
+    session->association = copy(body, (size_t)header->association_length);
+    session->association_length = session->association != NULL ? (size_t)header->association_length : 0;
 }
 
 void session_take(const char *path, const unsigned char binding[static SESSION_BINDING_SIZE],
@@ -177,7 +177,7 @@ bool session_put(const char *path, const unsigned char binding[static SESSION_BI
     header.session_length = session->session_length;
     header.want_ticket = session->want_ticket;
 
-    size_t body = header.association_length + session->session_length,
+    size_t body = (size_t)header.association_length + session->session_length,
            size = sizeof header + body + sizeof(uint64_t);
     unsigned char *bytes = malloc(size);
     *reason = "out of memory";
