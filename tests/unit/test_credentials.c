@@ -452,20 +452,21 @@ static void a_certificate_is_good_to_its_last_second(void **state)
                                                          .key = &device_key,
                                                          .issuer = "CN=root",
                                                          .issuer_key = &root_key,
-                                                         .from = "20400102030405",
-                                                         .to = "20400116030405"});
+                                                         .from = "20360102030405",
+                                                         .to = "20360116030405"});
     const char *cert = PEM_FILE("cert.crt", &leaf, &root);
     const char *key = device_key_file();
-    struct tm date = {.tm_year = 140, .tm_mon = 0, .tm_mday = 2, .tm_hour = 3, .tm_min = 4, .tm_sec = 5};
+    /* No later: a 32-bit time_t ends in 2038. */
+    struct tm date = {.tm_year = 136, .tm_mon = 0, .tm_mday = 2, .tm_hour = 3, .tm_min = 4, .tm_sec = 5};
     const time_t first = timegm(&date), two_weeks = 1209600;
     set_clock = first;
     loads(cert, key);
     set_clock = first + two_weeks - 1;
     loads(cert, key);
     set_clock = first - 1;
-    is_refused(cert, key, "2040-01-02 03:04:05");
+    is_refused(cert, key, "2036-01-02 03:04:05");
     set_clock = first + two_weeks + 1;
-    is_refused(cert, key, "2040-01-16 03:04:05");
+    is_refused(cert, key, "2036-01-16 03:04:05");
 }
 
 static void a_clock_before_the_build_is_hinted_at(void **state)
