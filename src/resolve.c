@@ -1,6 +1,9 @@
 #include "resolve.h"
 
 #include <errno.h>
+#ifdef STATIC_BUILD
+#include <nss.h>
+#endif
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -35,9 +38,19 @@ static void let_go(lookup_t *lookup)
     free(lookup);
 }
 
+/* For what /etc/nsswitch.conf may name besides, mDNS for one, a static program loads modules into itself, and
+ * crashes where they are of another glibc than its own. */
+static void only_what_is_built_in(void)
+{
+#ifdef STATIC_BUILD
+    __nss_configure_lookup("hosts", "files dns");
+#endif
+}
+
 static void *look_up(void *argument)
 {
     lookup_t *lookup = argument;
+    only_what_is_built_in();
     lookup->status = getaddrinfo(lookup->host, lookup->port, &lookup->hints, &lookup->addresses);
     if (lookup->status != 0)
         lookup->addresses = NULL;
