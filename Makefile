@@ -3,6 +3,7 @@
 # Yours to set: CC CFLAGS CPPFLAGS LDFLAGS LDLIBS PREFIX DESTDIR V PKG_CONFIG MBEDTLS_CFLAGS MBEDTLS_LIBS BUILD
 # EMBED=DIR builds DIR/cert.crt and DIR/key.pem into the program; say it to `make install` as well.
 # A cross build: make CC=arm-linux-gnueabihf-gcc PKG_CONFIG=arm-linux-gnueabihf-pkg-config
+# STATIC=1 builds a program that needs nothing of the machine it is copied to; say it to `make install` as well.
 
 VERSION := 0.1.0
 
@@ -38,11 +39,23 @@ FORTIFY   := $(if $(findstring -fsanitize,$(CFLAGS)),,$(if $(filter-out -O0,$(la
 # Kept reproducible: SOURCE_DATE_EPOCH, else the last commit's date, else this file's.
 BUILD_EPOCH := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null),$(shell stat -c %Y Makefile))
 
-ALL_CPPFLAGS = -Iinclude -D_GNU_SOURCE -DVERSION='"$(VERSION)"' -DBUILD_EPOCH=$(BUILD_EPOCH) $(FORTIFY) \
-               $(EMBED_FLAG) $(MBEDTLS_CFLAGS) $(CPPFLAGS)
+# _FILE_OFFSET_BITS: without it a 32-bit system fails on directories and files with large inode numbers or sizes.
+ALL_CPPFLAGS = -Iinclude -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DVERSION='"$(VERSION)"' -DBUILD_EPOCH=$(BUILD_EPOCH) \
+               $(FORTIFY) $(EMBED_FLAG) $(MBEDTLS_CFLAGS) $(CPPFLAGS)
 ALL_CFLAGS   = $(WARNINGS) $(HARDENING) -fPIE -pthread -MMD -MP $(CFLAGS)
-ALL_LDFLAGS  = -pie -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(LDFLAGS)
+ALL_LDFLAGS  = $(KIND) -pthread -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,--as-needed $(LDFLAGS)
 ALL_LDLIBS   = $(MBEDTLS_LIBS) $(LDLIBS)
+
+# Static, and position-independent where the C library has the means; Debian's for 32-bit ARM has not.
+KIND = -pie
+ifeq ($(STATIC),1)
+$(BUILD)/src/resolve.o: ALL_CPPFLAGS += -DSTATIC_BUILD
+$(BUILD)/dtls-send: KIND := $(shell printf 'int main(void) { return 0; }' | $(CC) -static-pie -x c - -o /dev/null 2>/dev/null \
+                              && echo -static-pie || echo -static)
+# The linker warns that getaddrinfo() will need the modules of this glibc; src/resolve.c does without them.
+$(BUILD)/dtls-send: QUIETLY = 2>$@.log; status=$$?; \
+    sed '/resolve\.o: in function/d; /getaddrinfo. in statically linked/d' $@.log >&2; rm -f $@.log; exit $$status
+endif
 
 Q = $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@echo '  $(1)')
@@ -61,8 +74,10 @@ LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
 AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
                  clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind
+CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
+                  gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
-.PHONY: FORCE inboxd unit-tests unit-test all demo test lint sanitize coverage install uninstall clean help deps
+.PHONY: FORCE inboxd unit-tests unit-test all demo test lint sanitize cross-test coverage install uninstall clean help deps cross-deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -70,7 +85,7 @@ all: $(BUILD)/dtls-send ## build the program: build/dtls-send
 
 $(BUILD)/dtls-send: $(OBJECTS)
 	$(call say,LINK    $@)
-	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS) $(QUIETLY)
 	$(Q)chmod $(MODE) $@
 
 # A program that holds a key can be run by all, and read by its owner alone.
@@ -84,6 +99,12 @@ PRIVATELY := $(if $(EMBED),umask 077;)
 $(BUILD)/embedded: FORCE
 	@mkdir -p $(@D)
 	@echo '$(EMBEDDED)' | cmp -s - $@ || echo '$(EMBEDDED)' > $@
+
+# Changes when STATIC does.
+$(BUILD)/src/resolve.o: $(BUILD)/static
+$(BUILD)/static: FORCE
+	@mkdir -p $(@D)
+	@echo '$(STATIC)' | cmp -s - $@ || echo '$(STATIC)' > $@
 FORCE:
 
 $(BUILD)/%.o: %.c Makefile
@@ -139,6 +160,9 @@ sanitize: ## the tests again with ASan and UBSan, and the quickest of them under
 	$(MAKE) BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS)' LDFLAGS='$(SANITIZERS)' test
 	$(MAKE) TEST_WRAPPER='$(VALGRIND)' PYTEST_FLAGS='-m smoke' test
 
+cross-test: $(BUILD)/inboxd ## built for the Raspberry Pi's processors and run under qemu: armhf, arm64, static armel
+	$(Q)BUILD=$(BUILD) PYTHON=$(PYTHON) tests/cross/run.sh
+
 coverage: ## the tests again, and the share of the lines of src/ that they reach
 	@# Left out: a test that limits the size of files, and with it those in which the counts are kept.
 	$(MAKE) BUILD=$(BUILD)/coverage CFLAGS='-O0 -g --coverage' LDFLAGS=--coverage \
@@ -165,6 +189,9 @@ uninstall: ## remove just those
 
 deps: ## install what all, demo, test, lint, sanitize and coverage need (Debian)
 	$(AS_ROOT) apt-get install -y --no-install-recommends $(PACKAGES)
+
+cross-deps: ## install what cross-test needs besides (Debian)
+	$(AS_ROOT) apt-get install -y --no-install-recommends $(CROSS_PACKAGES)
 
 clean: ## remove all that was generated
 	rm -rf $(BUILD)
