@@ -73,7 +73,7 @@ VALGRIND      := valgrind --quiet --error-exitcode=99 --leak-check=full
 LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
 AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
-                 clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind
+                 clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd
 CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
                   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
