@@ -63,6 +63,7 @@ say = $(if $(filter 1,$(V)),,@echo '  $(1)')
 SOURCES := $(wildcard src/*.c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 MODULES := $(filter-out $(BUILD)/src/main.o,$(OBJECTS))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 TEST_TOOLS := $(BUILD)/inboxd $(BUILD)/tests/ten_lines $(BUILD)/tests/names.so
 C_FILES := $(wildcard src/*.c include/*.h tests/*/*.c tests/*/*.h)
@@ -73,7 +74,7 @@ VALGRIND      := valgrind --quiet --error-exitcode=99 --leak-check=full
 LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
 AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
-                 clang clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd
+                 clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd
 CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
                   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
@@ -120,6 +121,17 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(MODULES)
 	$(call say,LINK    $@)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS) -lcmocka
 
+# An archive gives only what is still missing: not what the fuzz targets have of their own.
+$(BUILD)/modules.a: $(MODULES)
+	$(Q)$(AR) rcs $@ $^
+
+$(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/modules.a
+	$(call say,LINK    $@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS)
+
+$(addprefix $(BUILD)/tests/fuzz_,handshake records session): \
+    $(patsubst %,$(BUILD)/tests/fuzz/%.o,network server exchange)
+
 $(BUILD)/tests/ten_lines: $(BUILD)/tests/e2e/ten_lines.o $(MODULES)
 	$(call say,LINK    $@)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
@@ -162,6 +174,15 @@ sanitize: ## the tests again with ASan and UBSan, and the quickest of them under
 
 cross-test: $(BUILD)/inboxd ## built for the Raspberry Pi's processors and run under qemu: armhf, arm64, static armel
 	$(Q)BUILD=$(BUILD) PYTHON=$(PYTHON) tests/cross/run.sh
+
+# libFuzzer is a part of clang.
+.PHONY: fuzz fuzzers
+fuzz: ## look for inputs that break it, each target for FUZZ_SECONDS (60), with ASan and UBSan
+	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang LDFLAGS='$(SANITIZERS)' \
+	    CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS) -fsanitize=fuzzer-no-link' fuzzers
+	$(Q)BUILD=$(BUILD)/fuzz tests/fuzz/run.sh
+
+fuzzers: $(FUZZERS)
 
 coverage: ## the tests again, and the share of the lines of src/ that they reach
 	@# Left out: a test that limits the size of files, and with it those in which the counts are kept.
