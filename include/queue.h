@@ -49,7 +49,7 @@ typedef struct {
     char error[PATH_MAX + 512];
 } queue_t;
 
-/* Makes every member safe to close. */
+/* Makes the queue safe to close. */
 void queue_init(queue_t *queue);
 
 /* Opens the queue in the directory `path`, whose last component is made (0700, less the umask) if it is

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #define SESSION_BINDING_SIZE 32    /* bytes: a SHA-256 */
+#define SESSION_STAMP_SIZE   120   /* bytes */
 #define SESSION_AGE_MAX_S    86400 /* seconds */
 
 typedef struct {
@@ -23,6 +24,9 @@ typedef struct {
     int64_t expiry;        /* of the server's certificates, Unix time; 0: not known */
     int64_t round_trip_us; /* 0: not known */
     bool want_ticket;      /* the server gives no session ids */
+    /* What it was made with, for the caller to compare: a digest, and a stamp that spares making one. */
+    unsigned char digest[SESSION_BINDING_SIZE];
+    unsigned char stamp[SESSION_STAMP_SIZE];
 } session_t;
 
 /* Milliseconds since this boot, sleep included. */

@@ -1,4 +1,5 @@
 /* What a connection leaves for later runs: its session, and the association itself. Part of dtls.h. */
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -73,22 +74,34 @@ bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
     return true;
 }
 
+static bool is_internet_address(const struct sockaddr_storage *address, socklen_t length)
+{
+    return (address->ss_family == AF_INET && length == sizeof(struct sockaddr_in)) ||
+           (address->ss_family == AF_INET6 && length == sizeof(struct sockaddr_in6));
+}
+
+/* False: they are damaged. */
+static bool read_endpoints(const dtls_blob_t *blob, endpoints_t *ends)
+{
+    if (blob->length <= sizeof *ends)
+        return false;
+    memcpy(ends, blob->bytes, sizeof *ends);
+    return is_internet_address(&ends->peer, ends->peer_length) &&
+           is_internet_address(&ends->local, ends->local_length);
+}
+
 bool dtls_is_known_by_address(const dtls_blob_t *blob)
 {
     endpoints_t ends;
-    if (blob->length <= sizeof ends)
-        return false;
-    memcpy(&ends, blob->bytes, sizeof ends);
-    return !ends.any_port;
+    return read_endpoints(blob, &ends) && !ends.any_port;
 }
 
 dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)
 {
     endpoints_t ends;
     state->config = *config;
-    if (blob->length <= sizeof ends)
+    if (!read_endpoints(blob, &ends))
         return dtls_fail(state, DTLS_PROTOCOL, "the saved association is damaged");
-    memcpy(&ends, blob->bytes, sizeof ends);
     struct addrinfo peer = {.ai_family = ends.peer.ss_family,
                             .ai_addr = (struct sockaddr *)&ends.peer,
                             .ai_addrlen = ends.peer_length};

@@ -5,6 +5,8 @@
 #include "file.h"
 #include "log.h"
 
+_Static_assert(sizeof(credentials_stamp_t) == SESSION_STAMP_SIZE, "a saved session holds the stamp");
+
 void connection_init(connection_t *connection)
 {
     memset(connection, 0, sizeof *connection);
@@ -26,24 +28,51 @@ const char *connection_error_text(const connection_t *connection)
     return dtls->credentials.error[0] != '\0' ? dtls->credentials.error : dtls_error_text(dtls);
 }
 
+/* Whether the saved session was made with our credentials; notes which these are. The stamp spares reading
+ * and digesting them; where there is none, the digest was made. */
+static bool fits_credentials(connection_t *connection, const credentials_stamp_t *stamp,
+                             unsigned char digest[static SESSION_BINDING_SIZE])
+{
+    session_t *saved = &connection->saved;
+    if (stamp != NULL && memcmp(saved->stamp, stamp, sizeof *stamp) == 0)
+        return true;
+    if (stamp != NULL && !credentials_digest(&connection->config.credentials, digest))
+        return false;
+    bool fits = memcmp(saved->digest, digest, SESSION_BINDING_SIZE) == 0;
+    memcpy(saved->digest, digest, SESSION_BINDING_SIZE);
+    if (stamp != NULL)
+        memcpy(saved->stamp, stamp, sizeof *stamp);
+    else
+        memset(saved->stamp, 0, sizeof saved->stamp);
+    return fits;
+}
+
 /* Takes what the last run saved. It is good for the same server, name, credentials and libraries only. */
 static void take_session(connection_t *connection)
 {
-    unsigned char digest[32];
+    credentials_stamp_t stamp;
+    unsigned char digest[SESSION_BINDING_SIZE];
     const connection_config_t *config = &connection->config;
     const dtls_config_t *dtls = &config->dtls;
     const char *name = dtls->server_name != NULL ? dtls->server_name : dtls->host;
-    if (config->session_file == NULL || !credentials_digest(&config->credentials, digest))
-        return; /* credentials that cannot be read are told of when they are loaded */
     session_part_t parts[] = {{VERSION, sizeof VERSION},
                               {dtls_library(), strlen(dtls_library())},
                               {dtls->host, strlen(dtls->host)},
                               {dtls->port, strlen(dtls->port)},
                               {name, strlen(name)},
-                              {&dtls->family, sizeof dtls->family},
-                              {digest, sizeof digest}};
-    if (session_bind(connection->binding, parts, sizeof parts / sizeof parts[0]))
-        session_take(config->session_file, connection->binding, &connection->saved);
+                              {&dtls->family, sizeof dtls->family}};
+    if (config->session_file == NULL ||
+        !session_bind(connection->binding, parts, sizeof parts / sizeof parts[0]))
+        return;
+    bool stamped = credentials_stamp(&config->credentials, &stamp);
+    if (!stamped && !credentials_digest(&config->credentials, digest))
+        return; /* credentials that cannot be read are told of when they are loaded */
+    session_take(config->session_file, connection->binding, &connection->saved);
+    if (fits_credentials(connection, stamped ? &stamp : NULL, digest))
+        return;
+    if (connection->saved.session != NULL || connection->saved.association != NULL)
+        log_step("%s: no saved session: was saved for other credentials", config->session_file);
+    session_free(&connection->saved);
 }
 
 static dtls_config_t config_with_session(const connection_t *connection)

@@ -23,6 +23,7 @@ enum {
     KEY_MAX = 1 << 16,          /* bytes: an RSA key of 16384 bits has 13 kB */
     PASSPHRASE_MAX = 4096,
     PUBLIC_KEY_MAX = 4200, /* bytes: an RSA key of 16384 bits, twice over */
+    SETTLED_S = 3,         /* by then a change shows in a file's time, even on FAT */
     CHAIN_MAX = 8          /* certificates sent: mbed TLS itself verifies no longer chain */
 };
 
@@ -490,4 +491,30 @@ bool credentials_digest(const credentials_source_t *source, unsigned char digest
                 mbedtls_md_finish(&context, digest) == 0;
     mbedtls_md_free(&context);
     return made;
+}
+
+bool credentials_stamp(const credentials_source_t *source, credentials_stamp_t *stamp)
+{
+    const char *paths[3] = {source->cert_file, source->key_file, source->ca};
+    memset(stamp, 0, sizeof *stamp);
+    if (source->psk_file != NULL) {
+        paths[0] = source->psk_file;
+        paths[1] = paths[2] = NULL;
+    } else if (source->cert_file == NULL || source->key_file == NULL) {
+        return false; /* built in: another build may hold others */
+    }
+    for (int i = 0; i < 3; i++) {
+        struct stat status;
+        if (paths[i] == NULL)
+            continue;
+        if (stat(paths[i], &status) != 0 || !S_ISREG(status.st_mode) ||
+            status.st_ctim.tv_sec > time(NULL) - SETTLED_S)
+            return false;
+        stamp->files[i].device = status.st_dev;
+        stamp->files[i].inode = status.st_ino;
+        stamp->files[i].size = (uint64_t)status.st_size;
+        stamp->files[i].changed_s = status.st_ctim.tv_sec;
+        stamp->files[i].changed_ns = status.st_ctim.tv_nsec;
+    }
+    return true;
 }

@@ -36,7 +36,6 @@ static queue_outcome_t fail(queue_t *queue, queue_outcome_t outcome, const char 
 
 void queue_init(queue_t *queue)
 {
-    memset(queue, 0, sizeof *queue);
     queue->directory = queue->counter = -1;
 }
 
@@ -98,6 +97,8 @@ static const char *open_counter(queue_t *queue)
 
 bool queue_open(queue_t *queue, const char *path, uint64_t maximum)
 {
+    memset(queue, 0, sizeof *queue);
+    queue_init(queue);
     queue->maximum = maximum;
     const char *reason = note_path(queue, path) ? open_directory(queue) : strerror(ENAMETOOLONG);
     if (reason != NULL) {

@@ -24,9 +24,10 @@ typedef struct {
     int64_t saved_ms; /* session_clock_ms() */
     int64_t heard_ms, expiry, round_trip_us;
     uint64_t association_length, session_length, want_ticket;
+    unsigned char digest[SESSION_BINDING_SIZE], stamp[SESSION_STAMP_SIZE];
 } header_t;
 
-static const char magic[16] = "dtls-send sess 1";
+static const char magic[16] = "dtls-send sess 2";
 
 int64_t session_clock_ms(void)
 {
@@ -96,7 +97,7 @@ static const char *why_unusable(const file_content_t *content, const header_t *h
     if (sum != checksum(content->bytes, content->length - sizeof sum))
         return "is damaged";
     if (memcmp(header->binding, binding, SESSION_BINDING_SIZE) != 0)
-        return "was saved for another server, other credentials or another version";
+        return "was saved for another server, or by another version";
     if (age_s < 0 || age_s > SESSION_AGE_MAX_S)
         return "is too old, or of the future";
     if (header->expiry != 0 && now >= header->expiry)
@@ -128,6 +129,8 @@ static void unpack(session_t *session, const header_t *header, const unsigned ch
     session->expiry = header->expiry;
     session->round_trip_us = header->round_trip_us;
     session->want_ticket = header->want_ticket != 0;
+    memcpy(session->digest, header->digest, sizeof session->digest);
+    memcpy(session->stamp, header->stamp, sizeof session->stamp);
     session->session = copy(body + header->association_length, (size_t)header->session_length);
     session->session_length = session->session != NULL ? (size_t)header->session_length : 0;
     if (header->association_length > 0 && !is_of_this_boot(header)) {
@@ -176,6 +179,8 @@ bool session_put(const char *path, const unsigned char binding[static SESSION_BI
     header.association_length = keeps ? session->association_length : 0;
     header.session_length = session->session_length;
     header.want_ticket = session->want_ticket;
+    memcpy(header.digest, session->digest, sizeof header.digest);
+    memcpy(header.stamp, session->stamp, sizeof header.stamp);
 
     size_t body = (size_t)header.association_length + session->session_length,
            size = sizeof header + body + sizeof(uint64_t);

@@ -14,7 +14,7 @@
 enum { IMAGE_MAX = 65536, WAYS = 4, RAW = 0, EDITED = 2, SUM_SIZE = 8 };
 
 /* As src/session.c has them: the file's header ends, and in it both lengths begin. */
-enum { HEADER_SIZE = 152, LENGTHS_OFFSET = 128 };
+enum { HEADER_SIZE = 304, LENGTHS_OFFSET = 128 };
 
 typedef struct {
     unsigned char bytes[IMAGE_MAX];
