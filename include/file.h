@@ -21,9 +21,10 @@ bool file_read(const char *path, size_t maximum, file_content_t *content, const 
 
 typedef enum {
     FILE_OK,
-    FILE_ABSENT, /* there is none of that name */
-    FILE_UNFIT,  /* it is not such a file, or cannot be read: that will not change by itself */
-    FILE_FAILED  /* the system failed (no memory, no descriptor); a later try may do */
+    FILE_ABSENT,  /* there is none of that name */
+    FILE_UNFIT,   /* it is not such a file, or not ours to read: that will not change by itself */
+    FILE_DAMAGED, /* the disk failed on it; that may be the disk's state, and not the file's */
+    FILE_FAILED   /* the system failed (no memory, no descriptor); a later try may do */
 } file_outcome_t;
 
 /* Reads the private file `name` in `directory`: regular, our own, mode 0600, with a single name, and not by a
@@ -48,6 +49,9 @@ bool file_put(const char *path, const void *bytes, size_t length, const char **r
  * behind. */
 bool file_put_synced(int directory, const char *name, const char *temporary, const void *bytes, size_t length,
                      const char **reason);
+
+/* Syncs what is written, or a directory's names, to the disk (fsync(2)). False: errno says why not. */
+bool file_sync(int fd);
 
 /* Locks `fd` (flock(2)) against all other processes, waiting for it until `limit`. WAIT_READY: it is ours
  * until it is closed or the process ends, however it ends. */

@@ -68,8 +68,8 @@ queue_outcome_t queue_take_turn(queue_t *queue, wait_limit_t limit);
 
 /* Reads the next payload, oldest first, up to the last that this run added, or, where it added none, the last
  * that waited when its turn came. QUEUE_OK: it is in `payload` and `*length`, and stays in the queue until
- * queue_remove(). QUEUE_END: that was all. QUEUE_UNSENDABLE: an entry was set aside, or is not ours and left
- * alone: queue->error tells. QUEUE_FAILED. */
+ * queue_remove(). QUEUE_END: that was all. QUEUE_UNSENDABLE: an entry was set aside, or could
+ * not be read, or is not ours and left alone: queue->error tells. QUEUE_FAILED. */
 queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length);
 
 /* Whether queue_next() might give another one. */

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <mbedtls/asn1.h>
+#include <mbedtls/bignum.h>
+#include <mbedtls/ecp.h>
 #include <mbedtls/entropy.h>
 #include <mbedtls/error.h>
 
@@ -140,10 +143,27 @@ static dtls_outcome_t diagnose_other(const dtls_state_t *state, int status, char
     return DTLS_PROTOCOL;
 }
 
+/* The codes of the library's lower modules come alone, or added to those of the upper ones. */
+static bool is_out_of_memory(int status)
+{
+    static const int upper[] = {MBEDTLS_ERR_SSL_ALLOC_FAILED, MBEDTLS_ERR_X509_ALLOC_FAILED,
+                                MBEDTLS_ERR_PK_ALLOC_FAILED, MBEDTLS_ERR_ECP_ALLOC_FAILED};
+    int low = -(-status & 0x7f), high = status - low;
+    for (size_t i = 0; i < sizeof upper / sizeof upper[0]; i++) {
+        if (high == upper[i])
+            return true;
+    }
+    return low == MBEDTLS_ERR_MPI_ALLOC_FAILED || low == MBEDTLS_ERR_ASN1_ALLOC_FAILED;
+}
+
 dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, size_t size)
 {
     if (state->transport.error != 0)
         return diagnose_socket(state, reason, size);
+    if (is_out_of_memory(status)) {
+        snprintf(reason, size, "out of memory");
+        return DTLS_SYSTEM;
+    }
     switch (status) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return diagnose_alert(state, compat_alert(&state->ssl), reason, size);
@@ -156,9 +176,6 @@ dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, siz
     case MBEDTLS_ERR_SSL_BAD_PROTOCOL_VERSION:
         snprintf(reason, size, "the server does not speak version 1.2 of DTLS");
         return DTLS_PROTOCOL;
-    case MBEDTLS_ERR_SSL_ALLOC_FAILED:
-        snprintf(reason, size, "out of memory");
-        return DTLS_SYSTEM;
     case MBEDTLS_ERR_ENTROPY_SOURCE_FAILED:
     case MBEDTLS_ERR_CTR_DRBG_ENTROPY_SOURCE_FAILED:
         snprintf(reason, size, "the system's random generator failed");

@@ -89,10 +89,22 @@ static const char *why_not_private(int fd)
     return NULL;
 }
 
-/* Whether a file that cannot be opened or read for this reason is itself at fault. */
-static bool is_its_fault(int error)
+/* What it means that a file could not be opened or read. */
+static file_outcome_t explain(int error)
 {
-    return error == EACCES || error == EPERM || error == ELOOP || error == ENXIO || error == EIO;
+    switch (error) {
+    case ENOENT:
+        return FILE_ABSENT;
+    case EACCES:
+    case EPERM:
+    case ELOOP:
+    case ENXIO:
+        return FILE_UNFIT;
+    case EIO:
+        return FILE_DAMAGED;
+    default:
+        return FILE_FAILED;
+    }
 }
 
 file_outcome_t file_read_private(int directory, const char *name, size_t maximum, file_content_t *content,
@@ -103,12 +115,12 @@ file_outcome_t file_read_private(int directory, const char *name, size_t maximum
     int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
         *reason = strerror(errno);
-        return errno == ENOENT ? FILE_ABSENT : is_its_fault(errno) ? FILE_UNFIT : FILE_FAILED;
+        return explain(errno);
     }
     file_outcome_t outcome = FILE_OK;
-    errno = EIO; /* where the reason is our own, it is the file's fault */
+    errno = EPERM; /* where the reason is our own, it is the file's fault */
     if ((*reason = why_not_private(fd)) != NULL || (*reason = read_all(fd, maximum, content)) != NULL)
-        outcome = is_its_fault(errno) ? FILE_UNFIT : FILE_FAILED;
+        outcome = explain(errno);
     close(fd);
     if (outcome != FILE_OK)
         file_content_free(content);
@@ -157,13 +169,13 @@ static const char *write_all(int fd, const unsigned char *bytes, size_t length)
     return NULL;
 }
 
-static int sync_retrying(int fd)
+bool file_sync(int fd)
 {
     int status;
     do
         status = fsync(fd);
     while (status != 0 && errno == EINTR);
-    return status;
+    return status == 0;
 }
 
 /* Writes a private file, and syncs it where that is asked for. NULL, or why not; a part of it may be left
@@ -177,7 +189,7 @@ static const char *write_private(int directory, const char *name, const void *by
     const char *reason = write_all(fd, bytes, length);
     if (reason == NULL && fchmod(fd, S_IRUSR | S_IWUSR) != 0) /* whatever the umask was */
         reason = strerror(errno);
-    if (reason == NULL && synced && sync_retrying(fd) != 0)
+    if (reason == NULL && synced && !file_sync(fd))
         reason = strerror(errno);
     /* On Linux it is closed all the same where a signal came. */
     if (close(fd) != 0 && errno != EINTR && reason == NULL)
@@ -216,7 +228,7 @@ bool file_put_synced(int directory, const char *name, const char *temporary, con
     *reason = write_private(directory, temporary, bytes, length, true);
     if (*reason == NULL && renameat(directory, temporary, directory, name) != 0)
         *reason = strerror(errno);
-    if (*reason == NULL && sync_retrying(directory) != 0) {
+    if (*reason == NULL && !file_sync(directory)) {
         *reason = strerror(errno);
         unlinkat(directory, name, 0);
     }

@@ -62,7 +62,8 @@ void process_catch_signals(void)
     struct sigaction before;
     sigemptyset(&action.sa_mask);
     fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
+    /* Without it no wait would notice: a signal ends the process then as it ever does. */
+    for (size_t i = 0; fd >= 0 && i < sizeof ending / sizeof ending[0]; i++) {
         /* What nohup(1) or a shell's "&" had ignored stays so. */
         if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(ending[i], &action, NULL);

@@ -62,7 +62,7 @@ static bool sync_name(int directory)
     int parent = openat(directory, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0)
         return syncfs(directory) == 0; /* a parent that we may not read */
-    bool synced = fsync(parent) == 0;
+    bool synced = file_sync(parent);
     close(parent);
     return synced;
 }
@@ -291,6 +291,8 @@ static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static
     case FILE_UNFIT:
         queue_set_aside(queue, reason);
         return QUEUE_UNSENDABLE;
+    case FILE_DAMAGED: /* a card that fails for a moment must not cost the whole queue */
+        return fail(queue, QUEUE_UNSENDABLE, "/%s: left in the queue: %s", name, reason);
     default:
         return fail(queue, QUEUE_FAILED, "/%s: %s", name, reason);
     }
