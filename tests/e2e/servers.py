@@ -207,16 +207,20 @@ class Inboxd(Process):
 
 
 class OpensslServer(Process):
-    """`openssl s_server`, which demands a client certificate. Serves one client at a time, prints what that
-    sends, and answers whatever comes first with `reply`."""
+    """`openssl s_server`, which demands a client certificate, or has a pre-shared key, (identity, hexkey).
+    Serves one client at a time, prints what that sends, and answers whatever comes first with `reply`."""
 
-    def __init__(self, pki, directory, *options, certificate="server", version="-dtls1_2", reply=None):
+    def __init__(self, pki, directory, *options, certificate="server", version="-dtls1_2", reply=None,
+                 psk=None):
         self._reply = reply
+        credentials = ["-cert", pki.leaf(certificate), "-cert_chain", pki.chain(certificate), "-key",
+                       pki.key(certificate), "-CAfile", pki.leaf("root"), "-Verify", "4",
+                       "-verify_return_error"]
+        if psk:
+            credentials = ["-nocert", "-psk_identity", psk[0], "-psk", psk[1]]
         # -brief: nothing but the clients' payloads on stdout; stdin is not searched for commands.
-        super().__init__(["openssl", "s_server", version, "-accept", "127.0.0.1:0", "-cert",
-                          pki.leaf(certificate), "-cert_chain", pki.chain(certificate), "-key",
-                          pki.key(certificate), "-CAfile", pki.leaf("root"), "-Verify", "4",
-                          "-verify_return_error", "-brief", *options],
+        super().__init__(["openssl", "s_server", version, "-accept", "127.0.0.1:0", *credentials, "-brief",
+                          *options],
                          errors=Path(directory) / "openssl.err")
         self.port = self.wait_for_port()
 
@@ -247,13 +251,20 @@ class OpensslServer(Process):
 
 
 class GnutlsServer(Process):
-    """`gnutls-serv --udp --echo`, which demands a client certificate and sends every payload back."""
+    """`gnutls-serv --udp --echo`, which demands a client certificate, or has a pre-shared key, (identity,
+    hexkey), and sends every payload back."""
 
-    def __init__(self, pki, directory, *options, certificate="server"):
-        super().__init__(["stdbuf", "-oL", "gnutls-serv", "--udp", "--port", "0", "--echo",
-                          "--require-client-cert", "--verify-client-cert",
-                          "--x509cafile", pki.leaf("root"), "--x509certfile", pki.chain(certificate),
-                          "--x509keyfile", pki.key(certificate), *options],
+    def __init__(self, pki, directory, *options, certificate="server", psk=None):
+        credentials = ["--require-client-cert", "--verify-client-cert",
+                       "--x509cafile", pki.leaf("root"), "--x509certfile", pki.chain(certificate),
+                       "--x509keyfile", pki.key(certificate)]
+        if psk:
+            passwords = Path(directory) / "gnutls.psk"
+            passwords.write_text(":".join(psk) + "\n", encoding="ascii")
+            # Without a word about key exchanges it has none for these.
+            credentials = ["--pskpasswd", passwords, "--priority", "NORMAL:-KX-ALL:+ECDHE-PSK:+PSK"]
+        super().__init__(["stdbuf", "-oL", "gnutls-serv", "--udp", "--port", "0", "--echo", *credentials,
+                          *options],
                          errors=Path(directory) / "gnutls.err")
         self.port = self.wait_for_port()
 
