@@ -230,11 +230,7 @@ WRONG = {
 
 @pytest.mark.parametrize("content, line, words", WRONG.values(), ids=WRONG)
 def test_a_wrong_line_is_named_with_its_number(run_with, content, line, words):
-    for arguments in (["x"], ["--check"]):
-        if "check" not in str(content) and "flush" not in str(content) and "lines" not in str(content):
-            assert_faults(run_with(content, *arguments), "the.conf", line, *words)
-    if "flush" in str(content) or "lines" in str(content):
-        assert_faults(run_with(content), "the.conf", line, *words)
+    assert_faults(run_with(content), "the.conf", line, *words)
 
 
 @pytest.mark.parametrize("content", [
@@ -280,13 +276,12 @@ def test_blanks_comments_and_line_ends_say_nothing(run_with, write, credentials,
 
 
 @pytest.mark.parametrize("name", ["my reading", "reading #1", "#1", "a  b\tc", "Messwert-für-heute", "x=y", '"q"'])
-def test_a_value_may_hold_blanks_and_any_sign(run_with, write, send, inboxd, credentials, name):
+def test_a_value_may_hold_blanks_and_any_sign(run_with, write, inboxd, credentials, name):
     write("21.5", name)
     server = inboxd()
     result = run_with(f"server {server.address}\nfile {name} \n", *credentials, "--wait", "0")
     assert_silent_success(result)
     server.wait_for_payloads(b"21.5")
-    assert send
 
 
 def test_a_line_may_have_4096_characters(run_with):
@@ -330,11 +325,12 @@ def test_a_check_beats_a_payload_source(run_with, credentials):
     assert b"days left" in result.stdout
 
 
-@pytest.mark.parametrize("line, flag, words", [("ipv4", "-6", "::1"), ("ipv6", "-4", "127.0.0.1")])
-def test_a_family_beats_the_other(run_with, credentials, line, flag, words):
-    result = run_with(f"{line}\nserver {words.replace('::1', '[::1]')}:9\ntimeout 1\n", flag, "-v", *credentials, "x")
+@pytest.mark.parametrize("line, flag, address", [("ipv4", "-6", "[::1]"), ("ipv6", "-4", "127.0.0.1")])
+def test_a_family_beats_the_other(run_with, credentials, line, flag, address):
+    """Or else there would be no such address (68)."""
+    result = run_with(f"{line}\nserver {address}:9\n", flag, *credentials, "--timeout", "1", "x")
     assert result.status in (69, 75), result
-    assert words in result.stderr
+    assert f"{address}:9" in result.stderr
 
 
 def test_quiet_beats_verbose_and_the_other_way_round(run_with):
