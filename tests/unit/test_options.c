@@ -12,7 +12,9 @@
 #include <cmocka.h>
 
 #include "log.h"
+#include "option_table.h"
 #include "options.h"
+#include "scratch.h"
 
 static options_t options;
 static char error[256];
@@ -747,10 +749,325 @@ static void help_tells_every_option_with_its_letter(void **state)
     free(text);
 }
 
-static int plain_environment(void **state)
+/* --- --psk, --check, --renew-days --- */
+
+static void a_pre_shared_key_is_none_by_default_and_excludes_certificates(void **state)
 {
     (void)state;
-    return unsetenv("POSIXLY_CORRECT"); /* would end the options at the first payload */
+    ACCEPT("payload");
+    assert_null(options.psk_file);
+    ACCEPT("--psk", "file", "payload");
+    assert_string_equal(options.psk_file, "file");
+    REFUSE("--psk", "--psk", "", "payload");
+    REFUSE("--psk", "--psk", "a", "--psk", "a", "payload");
+    static char *const others[] = {"--cert", "--key", "--ca", "--passphrase-file"};
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        REFUSE("--psk", "--psk", "a", others[i], "b", "payload");
+        REFUSE(others[i], others[i], "b", "--psk", "a", "payload");
+    }
+    ACCEPT("--cert", "a", "--key", "b", "--ca", "c", "--passphrase-file", "d", "payload");
+}
+
+static void a_check_stands_in_the_place_of_a_payload(void **state)
+{
+    (void)state;
+    ACCEPT("payload");
+    assert_false(options.check);
+    ACCEPT("--check");
+    assert_true(options.check);
+    REFUSE("--check", "--check", "payload");
+    REFUSE("--check", "--check", "--lines");
+    REFUSE("--check", "--file", "f", "--check");
+    REFUSE("--check", "--check", "--flush", "--queue", "q");
+    REFUSE("--check", "--check", "--check");
+}
+
+static void days_to_renewal_are_a_whole_number_from_0_to_36500(void **state)
+{
+    (void)state;
+    ACCEPT("--check");
+    assert_int_equal(options.renew_days, 3);
+    ACCEPT("--check", "--renew-days", "0");
+    assert_int_equal(options.renew_days, 0);
+    ACCEPT("--check", "--renew-days", "36500");
+    assert_int_equal(options.renew_days, 36500);
+    static char *const bad[] = {"36501", "-1", "1.5", "", "x", "1d", " 1", "18446744073709551617"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        REFUSE("--renew-days", "--check", "--renew-days", bad[i]);
+}
+
+/* --- The configuration file --- */
+
+static char *write_config(const char *text)
+{
+    return (char *)scratch_write("conf", text, strlen(text));
+}
+
+/* As ACCEPT and REFUSE, with a configuration file of this content. */
+#define ACCEPT_WITH(text, ...) ACCEPT("--config", write_config(text), __VA_ARGS__)
+
+/* The file is at fault, in that line. */
+#define REFUSE_FILE(text, number, mention, ...)                                                              \
+    do {                                                                                                     \
+        char place[320];                                                                                     \
+        snprintf(place, sizeof place, "%s:%d: ", write_config(text), number);                                \
+        if (PARSE("--config", (char *)scratch_path("conf"), __VA_ARGS__) != OPTIONS_BAD_CONFIG)              \
+            fail_msg("not OPTIONS_BAD_CONFIG: %s", text);                                                    \
+        if (strncmp(error, place, strlen(place)) != 0 || strstr(error, mention) == NULL ||                   \
+            strchr(error, '\n') != NULL)                                                                     \
+            fail_msg("'%s' and '%s' in one line are missing from: %s", place, mention, error);               \
+    } while (0)
+
+/* A value that the row takes, and that is not its default; NULL: it takes none. There are two. */
+static const char *example_of(const option_t *row, bool other)
+{
+    static const struct {
+        const char *argument, *values[2];
+    } examples[] = {
+        {"HOST[:PORT]", {"example.org:99", "[::1]:98"}},
+        {"NAME", {"inbox", "outbox"}},
+        {"FILE", {"a", "b"}},
+        {"FILE|DIR", {"a", "b"}},
+        {"DIR", {"a", "b"}},
+        {"SECONDS", {"7.125", "8"}},
+        {"FORMAT", {"hex", "json"}},
+        {"N", {"5", "6"}},
+        {"BYTES", {"512", "513"}},
+    };
+    for (size_t i = 0; row->argument != NULL && i < sizeof examples / sizeof examples[0]; i++) {
+        if (strcmp(row->argument, examples[i].argument) == 0)
+            return examples[i].values[other];
+    }
+    return NULL;
+}
+
+/* All that a run can be told, apart from where it was told. */
+static bool same_run(const options_t *a, const options_t *b)
+{
+    return same_options(a, b) && same_string(a->psk_file, b->psk_file) && a->confirm == b->confirm &&
+           same_string(a->session, b->session) && a->lease_ms == b->lease_ms &&
+           same_string(a->queue, b->queue) && a->queue_limit == b->queue_limit &&
+           a->splay_ms == b->splay_ms && a->check == b->check && a->renew_days == b->renew_days;
+}
+
+/* Each row that the file may hold, in turn. `flush` goes with a queue. */
+#define EACH_ROW(row)                                                                                        \
+    for (const option_t *row = option_table; row < option_table + OPTION_ROWS; row++)                        \
+        if (row->name == NULL || row->set == NULL || strcmp(row->name, "config") == 0)                       \
+            continue;                                                                                        \
+        else
+
+/* Parses a line of the file (NULL: none) and a flag (NULL: none), with a payload where none of both is its
+ * source. */
+static options_outcome_t parse_both(const option_t *row, const char *line, char *flag, const char *value)
+{
+    char *argv[9] = {"dtls-send", "--config", write_config(line != NULL ? line : "")};
+    int argc = 3;
+    if (flag != NULL)
+        argv[argc++] = flag;
+    if (flag != NULL && value != NULL)
+        argv[argc++] = (char *)value;
+    if (strcmp(row->name, "flush") == 0)
+        argv[argc++] = "--queue=q";
+    if (row->group != GROUP_SOURCE)
+        argv[argc++] = "payload";
+    return parse(argv);
+}
+
+static void a_line_means_the_same_as_the_flag(void **state)
+{
+    (void)state;
+    EACH_ROW(row)
+    {
+        char line[64], flag[40];
+        const char *value = example_of(row, false);
+        snprintf(line, sizeof line, "%s %s\n", row->name, value != NULL ? value : "");
+        snprintf(flag, sizeof flag, "--%s", row->name);
+        if (parse_both(row, NULL, flag, value) != OPTIONS_RUN)
+            fail_msg("%s: %s", flag, error);
+        options_t by_flag = options;
+        if (parse_both(row, line, NULL, NULL) != OPTIONS_RUN)
+            fail_msg("%s: %s", line, error);
+        if (!same_run(&options, &by_flag))
+            fail_msg("the line means something else than %s", flag);
+        options_free(&options);
+        ACCEPT("payload");
+        if (same_run(&options, &by_flag))
+            fail_msg("%s changed nothing", flag);
+        options_free(&by_flag);
+    }
+}
+
+static void a_flag_beats_the_line(void **state)
+{
+    (void)state;
+    EACH_ROW(row)
+    {
+        char line[64], flag[40];
+        const char *value = example_of(row, false);
+        snprintf(line, sizeof line, "%s %s\n", row->name, value != NULL ? example_of(row, true) : "");
+        snprintf(flag, sizeof flag, "--%s", row->name);
+        if (parse_both(row, line, flag, value) != OPTIONS_RUN)
+            fail_msg("%s: %s", line, error);
+        options_t both = options;
+        if (parse_both(row, NULL, flag, value) != OPTIONS_RUN || !same_run(&options, &both))
+            fail_msg("%s does not beat the line", flag);
+        options_free(&both);
+        options_free(&options);
+    }
+}
+
+static void a_line_twice_or_without_its_value_or_with_one_too_many_is_refused(void **state)
+{
+    (void)state;
+    EACH_ROW(row)
+    {
+        char text[160];
+        const char *value = example_of(row, false);
+        if (value != NULL) {
+            snprintf(text, sizeof text, "\n%s\n", row->name);
+            REFUSE_FILE(text, 2, "needs a value", "payload");
+        } else {
+            snprintf(text, sizeof text, "\n%s yes\n", row->name);
+            REFUSE_FILE(text, 2, "takes no value", "payload");
+        }
+        if (row->letter == 'v' || row->group == GROUP_SOURCE)
+            continue;
+        snprintf(text, sizeof text, "%s %s\n\n%s %s\n", row->name, value != NULL ? value : "", row->name,
+                 value != NULL ? value : "");
+        REFUSE_FILE(text, 3, "given twice", "payload");
+    }
+}
+
+static void a_flag_beats_what_it_excludes(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("ipv4\n", "-6", "payload");
+    assert_int_equal(options.family, AF_INET6);
+    ACCEPT_WITH("quiet\n", "-v", "payload");
+    assert_int_equal(options.verbosity, LOG_STEPS);
+    ACCEPT_WITH("verbose\n", "-q", "payload");
+    assert_int_equal(options.verbosity, LOG_QUIET);
+    ACCEPT_WITH("verbose\nverbose\n", "-v", "payload");
+    assert_int_equal(options.verbosity, LOG_STEPS);
+    ACCEPT_WITH("cert a\nkey b\nca c\npassphrase-file d\n", "--psk", "e", "payload");
+    assert_string_equal(options.psk_file, "e");
+    assert_null(options.ca);
+    assert_null(options.passphrase_file);
+    ACCEPT_WITH("psk a\n", "--ca", "b", "payload");
+    assert_null(options.psk_file);
+    ACCEPT_WITH("cert a\nkey b\n", "--cert", "c", "payload");
+    assert_string_equal(options.cert_file, "c");
+    assert_string_equal(options.key_file, "b");
+    options_free(&options);
+}
+
+static void a_payload_source_beats_that_of_the_file(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"file a\n", "lines\n", "flush\n", "check\n"};
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        ACCEPT_WITH(lines[i], "payload");
+        assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+        assert_string_equal(options.payload.text, "payload");
+        assert_false(options.check);
+        ACCEPT_WITH(lines[i], "--file", "b");
+        assert_int_equal(options.payload.kind, PAYLOAD_FILE);
+        assert_string_equal(options.payload.text, "b");
+        ACCEPT_WITH(lines[i], "--check");
+        assert_true(options.check);
+        options_free(&options);
+    }
+}
+
+static void what_excludes_each_other_is_refused_within_the_file_too(void **state)
+{
+    (void)state;
+    REFUSE_FILE("ipv4\nipv6\n", 2, "ipv4", "payload");
+    REFUSE_FILE("quiet\n\nverbose\n", 3, "quiet", "payload");
+    REFUSE_FILE("psk a\nkey b\n", 2, "psk", "payload");
+    REFUSE_FILE("key b\nca c\npsk a\n", 3, "psk", "payload");
+    assert_int_equal(PARSE("--config", write_config("lines\nfile a\n"), "-v"), OPTIONS_BAD_CONFIG);
+    ACCEPT_WITH("cert a\nkey b\nca c\npassphrase-file d\n", "payload");
+    options_free(&options);
+}
+
+static void some_options_cannot_stand_in_the_file(void **state)
+{
+    (void)state;
+    REFUSE_FILE("config other\n", 1, "config", "payload");
+    REFUSE_FILE("help\n", 1, "help", "payload");
+    REFUSE_FILE("version\n", 1, "version", "payload");
+    REFUSE_FILE("PAYLOAD x\n", 1, "unknown", "payload");
+}
+
+static void a_bad_value_is_refused_with_its_line(void **state)
+{
+    (void)state;
+    REFUSE_FILE("# one\nwait soon\n", 2, "wait", "payload");
+    REFUSE_FILE("server host:0\n", 1, "server", "payload");
+    REFUSE_FILE("renew-days -1\n", 1, "renew-days", "payload");
+    REFUSE_FILE("count 0\n", 1, "count", "payload");
+}
+
+static void help_and_version_do_not_look_at_the_file(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--config", write_config("frobnicate\n"), "--help"), OPTIONS_HELP);
+    assert_int_equal(PARSE("--config", "/nonexistent/file", "-V"), OPTIONS_VERSION);
+}
+
+static void a_mistake_on_the_command_line_is_told_first(void **state)
+{
+    (void)state;
+    REFUSE("--wait", "--config", write_config("frobnicate\n"), "--wait", "soon", "payload");
+    REFUSE("payload", "--config", write_config("wait 1\n"), "-v");
+}
+
+static void a_file_that_was_named_and_is_missing_is_at_fault(void **state)
+{
+    (void)state;
+    assert_int_equal(PARSE("--config", "/nonexistent/file", "payload"), OPTIONS_BAD_CONFIG);
+    assert_non_null(strstr(error, "/nonexistent/file: No such file"));
+}
+
+static void strings_from_the_file_last_until_they_are_freed(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("server example.org\nserver-name inbox\ncert me.crt\nfile data.bin\n", "-v");
+    write_config("overwritten\n");
+    remove(scratch_path("conf"));
+    assert_string_equal(options.host, "example.org");
+    assert_string_equal(options.server_name, "inbox");
+    assert_string_equal(options.cert_file, "me.crt");
+    assert_string_equal(options.payload.text, "data.bin");
+    options_free(&options);
+    options_free(&options);
+}
+
+static void an_error_in_the_file_never_goes_beyond_its_buffer(void **state)
+{
+    (void)state;
+    char *argv[] = {"dtls-send", "--config", write_config("wait soon\n"), "payload", NULL};
+    for (size_t size = 1; size < 100; size++) {
+        char small[101];
+        memset(small, '!', sizeof small);
+        assert_int_equal(options_parse(4, argv, &options, small, size), OPTIONS_BAD_CONFIG);
+        assert_true(strnlen(small, size) < size);
+        assert_int_equal(small[size], '!');
+        options_free(&options);
+    }
+}
+
+static int plain_environment(void **state)
+{
+    /* The first would end the options at the first payload; the others lead to a configuration file. */
+    static const char *const names[] = {"POSIXLY_CORRECT", "DTLS_SEND_CONFIG", "XDG_CONFIG_HOME", "HOME"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (unsetenv(names[i]) != 0)
+            return -1;
+    }
+    return scratch_make(state);
 }
 
 int main(void)
@@ -791,6 +1108,22 @@ int main(void)
         cmocka_unit_test(a_call_depends_on_none_before_it),
         cmocka_unit_test(parsing_prints_nothing),
         cmocka_unit_test(help_tells_every_option_with_its_letter),
+        cmocka_unit_test(a_pre_shared_key_is_none_by_default_and_excludes_certificates),
+        cmocka_unit_test(a_check_stands_in_the_place_of_a_payload),
+        cmocka_unit_test(days_to_renewal_are_a_whole_number_from_0_to_36500),
+        cmocka_unit_test(a_line_means_the_same_as_the_flag),
+        cmocka_unit_test(a_flag_beats_the_line),
+        cmocka_unit_test(a_line_twice_or_without_its_value_or_with_one_too_many_is_refused),
+        cmocka_unit_test(a_flag_beats_what_it_excludes),
+        cmocka_unit_test(a_payload_source_beats_that_of_the_file),
+        cmocka_unit_test(what_excludes_each_other_is_refused_within_the_file_too),
+        cmocka_unit_test(some_options_cannot_stand_in_the_file),
+        cmocka_unit_test(a_bad_value_is_refused_with_its_line),
+        cmocka_unit_test(help_and_version_do_not_look_at_the_file),
+        cmocka_unit_test(a_mistake_on_the_command_line_is_told_first),
+        cmocka_unit_test(a_file_that_was_named_and_is_missing_is_at_fault),
+        cmocka_unit_test(strings_from_the_file_last_until_they_are_freed),
+        cmocka_unit_test(an_error_in_the_file_never_goes_beyond_its_buffer),
     };
-    return cmocka_run_group_tests_name("options", tests, plain_environment, NULL);
+    return cmocka_run_group_tests_name("options", tests, plain_environment, scratch_remove);
 }
