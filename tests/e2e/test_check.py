@@ -162,7 +162,8 @@ def test_a_key_that_others_can_read_is_a_warning_and_no_failure(check, pki, tmp_
     (tmp_path / "key.pem").chmod(mode)
     result = check("--cert", pki.bundle("device"), "--key", "key.pem")
     assert_usable(result)
-    assert any("warning" in line and f"{mode:04o}" in line for line in report(result)["key: key.pem"]) == warned
+    told = report(result)["key: key.pem"]
+    assert any("warning" in line and f"{mode:04o}" in line for line in told) == warned
 
 
 def test_nothing_secret_is_in_the_report(check, pki, tmp_path):
@@ -207,7 +208,7 @@ def test_fewer_days_than_asked_for_are_a_failure(check, issuer, clock, left, ren
     if enough:
         assert_usable(result)
     else:
-        assert_unusable(result, "fresh.bundle: expires", date(end), "renew")
+        assert_unusable(result, "fresh.bundle: expires", date(end), "new certificate")
         assert b"days left" in result.stdout
 
 
@@ -348,7 +349,7 @@ def test_an_unusable_pre_shared_key(check, psk, content, mode):
 # Manners
 
 def test_no_socket_is_made(run, credentials, refused):
-    """Whoever asks a firewall for nothing gets no: an unknown name, a port where nobody listens, do no harm."""
+    """An unknown name, and a port where nobody listens, do no harm."""
     assert_usable(run("--check", "--server", refused.address, *credentials))
     assert_usable(run("--check", "--server", "no-such-name.invalid:1", *credentials))
     assert_usable(run("--check", *credentials))

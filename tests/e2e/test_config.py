@@ -150,7 +150,8 @@ def test_a_file_that_was_named_must_exist(run, how):
 def test_a_directory_is_none(run, write, tmp_path):
     assert_fails(run("--config", tmp_path, "x"), UNUSABLE, tmp_path, "directory")
     write("", f"xdg/{NAME}/file")
-    assert_fails(run("x", env={"XDG_CONFIG_HOME": str(tmp_path / "xdg")}), UNUSABLE, f"xdg/{NAME}", "directory")
+    result = run("x", env={"XDG_CONFIG_HOME": str(tmp_path / "xdg")})
+    assert_fails(result, UNUSABLE, f"xdg/{NAME}", "directory")
 
 
 def test_a_file_that_is_there_and_cannot_be_read_is_told(run, write, tmp_path):
@@ -187,7 +188,8 @@ def test_an_empty_file_says_nothing(run):
 @pytest.mark.parametrize("option", ["--help", "-h", "--version", "-V"])
 @pytest.mark.parametrize("content", ["frobnicate\n", b"\0\1\2", "quiet\nquiet\n"])
 def test_help_and_version_work_whatever_the_file_says(run, write, option, content):
-    for arguments, environment in ((["--config", write(content)], {}), ([], {"DTLS_SEND_CONFIG": write(content)}),
+    for arguments, environment in ((["--config", write(content)], {}),
+                                   ([], {"DTLS_SEND_CONFIG": write(content)}),
                                    (["--config", "missing.conf"], {})):
         result = run(*arguments, option, env=environment, timeout=None)
         assert result.status == 0 and result.stdout and not result.stderr, result
@@ -263,8 +265,10 @@ def test_the_options_are_those_of_the_file(run_with, pki, inboxd):
 
 
 @pytest.mark.parametrize("content", [
-    b"server SERVER\nfile reading\n", b"server SERVER\r\nfile reading\r\n", b"server\tSERVER\nfile\t \treading",
-    b" \t server   SERVER \t\n\tfile reading\t\n", b"#\n# server nowhere\n  # file x\n\n \t\nserver SERVER\nfile reading",
+    b"server SERVER\nfile reading\n", b"server SERVER\r\nfile reading\r\n",
+    b"server\tSERVER\nfile\t \treading",
+    b" \t server   SERVER \t\n\tfile reading\t\n",
+    b"#\n# server nowhere\n  # file x\n\n \t\nserver SERVER\nfile reading",
     b"\r\n\r\nfile reading\r\nserver SERVER\r\n\r\n"],
     ids=["plain", "CRLF", "tabs", "indented", "comments and blanks", "blank lines"])
 def test_blanks_comments_and_line_ends_say_nothing(run_with, write, credentials, inboxd, content):
@@ -275,7 +279,7 @@ def test_blanks_comments_and_line_ends_say_nothing(run_with, write, credentials,
     server.wait_for_payloads(b"21.5")
 
 
-@pytest.mark.parametrize("name", ["my reading", "reading #1", "#1", "a  b\tc", "Messwert-für-heute", "x=y", '"q"'])
+@pytest.mark.parametrize("name", ["my reading", "reading #1", "#1", "a  b\tc", "für heute", "x=y", '"q"'])
 def test_a_value_may_hold_blanks_and_any_sign(run_with, write, inboxd, credentials, name):
     write("21.5", name)
     server = inboxd()
@@ -299,7 +303,7 @@ def test_quiet_and_verbose_hold(run_with, refused):
 def test_a_check_may_stand_in_it(run_with, credentials):
     result = run_with("check\nrenew-days 40\n", *credentials)
     assert result.status == UNUSABLE and b"days left" in result.stdout, result
-    assert "renew" in result.stderr
+    assert "in less than" in result.stderr
 
 
 # A flag beats it

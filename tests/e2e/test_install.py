@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from client import BUILD, PROGRAM, SLOWNESS, assert_fails, assert_silent_success, environment
-from test_documents import MAN, README, options_of_help
+from test_documents import MAN, README, options_of_help, printed_help
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPLETION = ROOT / "src" / "completion" / "dtls-send.bash"
@@ -30,8 +30,8 @@ INSTALLED = {
 
 def make(*arguments, **options):
     """Runs make on the build that is tested, which it takes as it is: nothing is to be compiled."""
-    return subprocess.run(["make", "-C", ROOT, "CC=true", f"BUILD={BUILD}", "-o", PROGRAM, *arguments], check=True,
-                          env=environment(), capture_output=True, text=True, **options)
+    command = ["make", "-C", ROOT, "CC=true", f"BUILD={BUILD}", "-o", PROGRAM, *arguments]
+    return subprocess.run(command, check=True, env=environment(), capture_output=True, text=True, **options)
 
 
 def files_in(directory):
@@ -52,7 +52,8 @@ def test_the_five_files_are_installed_and_nothing_else(tmp_path, options, prefix
 
 def test_what_is_installed_is_what_was_built(tmp_path):
     make("install", f"DESTDIR={tmp_path}", "PREFIX=/usr")
-    for name, source in (("bin/dtls-send", PROGRAM), ("share/man/man1/dtls-send.1", ROOT / "src/man/dtls-send.1"),
+    for name, source in (("bin/dtls-send", PROGRAM),
+                         ("share/man/man1/dtls-send.1", ROOT / "src/man/dtls-send.1"),
                          ("share/bash-completion/completions/dtls-send", COMPLETION),
                          ("lib/systemd/system/dtls-send@.timer", ROOT / "src/systemd/dtls-send@.timer")):
         assert (tmp_path / "usr" / name).read_bytes() == source.read_bytes()
@@ -116,9 +117,9 @@ def fixture_complete(tmp_path):
     (tmp_path / "hosts").write_text("192.0.2.1 alpha.test beta.test\n", encoding="ascii")
 
     def complete(*words):
-        done = subprocess.run(["bash", "--noprofile", "--norc", "-c", HARNESS, COMPLETION, *words], cwd=directory,
-                              env=environment({"HOSTFILE": str(tmp_path / "hosts")}), capture_output=True,
-                              text=True, check=True)
+        done = subprocess.run(["bash", "--noprofile", "--norc", "-c", HARNESS, COMPLETION, *words],
+                              cwd=directory, env=environment({"HOSTFILE": str(tmp_path / "hosts")}),
+                              capture_output=True, text=True, check=True)
         assert done.stderr == ""
         return [line for line in done.stdout.splitlines() if not line.startswith("compopt ")]
 
@@ -132,8 +133,8 @@ def forms(name):
 
 
 FILES = {"a file", "a directory", "dtls.conf"}
-KINDS = {"FILE": FILES, "FILE|DIR": FILES, "DIR": {"a directory"}, "FORMAT": {"text", "raw", "hex", "base64", "json"},
-         "SECONDS": set(), "N": set(), "BYTES": set()}
+KINDS = {"FILE": FILES, "FILE|DIR": FILES, "DIR": {"a directory"},
+         "FORMAT": {"text", "raw", "hex", "base64", "json"}, "SECONDS": set(), "N": set(), "BYTES": set()}
 VALUED = sorted(name for name, (_, argument) in options_of_help().items() if argument)
 
 
@@ -171,12 +172,13 @@ def test_behind_a_switch_comes_another_option(complete, name):
 
 
 def test_readline_takes_it(tmp_path):
-    """In a bash at a terminal, with quotes around what has spaces."""
+    """In a bash at a terminal; file names with spaces are quoted."""
     (tmp_path / "a file").touch()
     terminal, own = pty.openpty()
+    env = environment({"TERM": "dumb", "PS1": "", "INPUTRC": "/dev/null"})
+    # pylint: disable-next=consider-using-with
     bash = subprocess.Popen(["bash", "--noprofile", "--norc", "-i"], stdin=own, stdout=own, stderr=own,
-                            cwd=tmp_path, env=environment({"TERM": "dumb", "PS1": "", "INPUTRC": "/dev/null"}),
-                            start_new_session=True)
+                            cwd=tmp_path, env=env, start_new_session=True)
     try:
         os.close(own)
         os.write(terminal, f"source {shlex.quote(str(COMPLETION))}\n"
@@ -239,8 +241,7 @@ def test_the_timer_fires_every_ten_minutes_each_device_at_its_own(units):
 
 
 def test_a_run_ends_by_itself_before_systemd_ends_it():
-    timeout = re.search(r"\(default (\d+)\)", subprocess.run([PROGRAM, "--help"], capture_output=True, text=True,
-                                                            check=True).stdout.split("--timeout")[1])[1]
+    timeout = re.search(r"--timeout SECONDS .*\(default (\d+)\)", printed_help())[1]
     assert int(timeout) < int(setting(SERVICE, "TimeoutStartSec")[0])
 
 
