@@ -850,15 +850,18 @@ static bool same_run(const options_t *a, const options_t *b)
            a->splay_ms == b->splay_ms && a->check == b->check && a->renew_days == b->renew_days;
 }
 
-/* Each row that the file may hold, in turn. `flush` goes with a queue. */
-#define EACH_ROW(row)                                                                                        \
-    for (const option_t *row = option_table; row < option_table + OPTION_ROWS; row++)                        \
-        if (row->name == NULL || row->set == NULL || strcmp(row->name, "config") == 0)                       \
-            continue;                                                                                        \
-        else
+/* The row after this one (NULL: the first) that the file may hold; NULL: there is none. */
+static const option_t *next_row(const option_t *row)
+{
+    for (row = row == NULL ? option_table : row + 1; row < option_table + OPTION_ROWS; row++) {
+        if (row->name != NULL && row->set != NULL && strcmp(row->name, "config") != 0)
+            return row;
+    }
+    return NULL;
+}
 
-/* Parses a line of the file (NULL: none) and a flag (NULL: none), with a payload where none of both is its
- * source. */
+/* Parses a line of the file (NULL: none) and a flag (NULL: none), with a payload where the row is no source
+ * of one; `flush` goes with a queue. */
 static options_outcome_t parse_both(const option_t *row, const char *line, char *flag, const char *value)
 {
     char *argv[9] = {"dtls-send", "--config", write_config(line != NULL ? line : "")};
@@ -877,8 +880,7 @@ static options_outcome_t parse_both(const option_t *row, const char *line, char 
 static void a_line_means_the_same_as_the_flag(void **state)
 {
     (void)state;
-    EACH_ROW(row)
-    {
+    for (const option_t *row = next_row(NULL); row != NULL; row = next_row(row)) {
         char line[64], flag[40];
         const char *value = example_of(row, false);
         snprintf(line, sizeof line, "%s %s\n", row->name, value != NULL ? value : "");
@@ -901,8 +903,7 @@ static void a_line_means_the_same_as_the_flag(void **state)
 static void a_flag_beats_the_line(void **state)
 {
     (void)state;
-    EACH_ROW(row)
-    {
+    for (const option_t *row = next_row(NULL); row != NULL; row = next_row(row)) {
         char line[64], flag[40];
         const char *value = example_of(row, false);
         snprintf(line, sizeof line, "%s %s\n", row->name, value != NULL ? example_of(row, true) : "");
@@ -920,8 +921,7 @@ static void a_flag_beats_the_line(void **state)
 static void a_line_twice_or_without_its_value_or_with_one_too_many_is_refused(void **state)
 {
     (void)state;
-    EACH_ROW(row)
-    {
+    for (const option_t *row = next_row(NULL); row != NULL; row = next_row(row)) {
         char text[160];
         const char *value = example_of(row, false);
         if (value != NULL) {

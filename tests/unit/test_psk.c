@@ -92,11 +92,11 @@ static void an_identity_may_have_128_bytes_and_no_more(void **state)
     (void)state;
     char text[160];
     memset(text, 'i', sizeof text);
-    memcpy(text + 128, ":0102", 5);
+    snprintf(text + 128, 6, ":0102");
     assert_true(load(text, 133, 0600));
     assert_int_equal(psk.identity_length, 128);
     memset(text, 'i', sizeof text);
-    memcpy(text + 129, ":0102", 5);
+    snprintf(text + 129, 6, ":0102");
     expect_refusal(load(text, 134, 0600), "128 bytes");
 }
 
@@ -104,8 +104,8 @@ static void a_key_may_have_what_the_library_takes_and_no_more(void **state)
 {
     (void)state;
     char text[4 + 2 * MBEDTLS_PSK_MAX_LEN + 2];
-    memset(text, 'a', sizeof text);
-    memcpy(text, "dev:", 4);
+    snprintf(text, sizeof text, "dev:");
+    memset(text + 4, 'a', sizeof text - 4);
     assert_true(load(text, sizeof text - 2, 0600));
     assert_int_equal(psk.key_length, MBEDTLS_PSK_MAX_LEN);
     expect_refusal(load(text, sizeof text, 0600), "longer than");
@@ -146,8 +146,8 @@ static void a_file_of_more_than_4096_bytes_is_refused(void **state)
 {
     (void)state;
     char text[4097];
-    memset(text, '\n', sizeof text);
-    memcpy(text, "dev:0102", 8);
+    snprintf(text, sizeof text, "dev:0102");
+    memset(text + 8, '\n', sizeof text - 8);
     assert_true(load(text, 4096, 0600));
     expect_refusal(load(text, 4097, 0600), "4096");
 }
