@@ -156,6 +156,7 @@ def test_a_value_is_completed_as_its_kind(complete, name):
             assert set(complete(form, "al")) == {"alpha.test"}
         else:
             assert set(complete(form, "")) == KINDS[argument], form
+            assert complete(form, "--") == [], form
 
 
 def test_values_are_completed_by_their_beginning(complete):
