@@ -120,6 +120,15 @@ def test_a_renewed_certificate_goes_with_the_key_in_the_program(run, embedded, i
     server.wait_for_payloads(b"x")
 
 
+def test_a_pre_shared_key_still_wins(run, embedded, inboxd, tmp_path):
+    (tmp_path / "psk").write_text("sensor:00112233445566778899aabbccddeeff\n", encoding="ascii")
+    (tmp_path / "psk").chmod(0o600)
+    server = inboxd("--psk", "sensor:00112233445566778899aabbccddeeff")
+    assert_silent_success(run("--server", server.address, "--psk", "psk", "--wait", "0", "x",
+                              program=embedded))
+    server.wait_for_payloads(b"x", device="sensor")
+
+
 def test_a_certificate_that_does_not_fit_the_key_in_the_program_is_told(run, embedded, black_hole, pki):
     result = run("--server", black_hole.address, "--cert", pki.bundle("device-rsa"), "x", program=embedded)
     assert_fails(result, 78, "built-in", "device-rsa.bundle")
