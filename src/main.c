@@ -320,6 +320,7 @@ static bool splay(run_t *run)
     int64_t delay_ms = (int64_t)(random % ((uint64_t)run->options.splay_ms + 1));
     log_step("waiting %.3f s before connecting", (double)delay_ms / 1000);
     run->limit.deadline_ms += delay_ms;
+    run->payloads.limit = run->limit;
     watch(run, EX_TEMPFAIL);
     if (wait_for(-1, 0, wait_at_most(run->limit, delay_ms)) != WAIT_INTERRUPTED)
         return true;

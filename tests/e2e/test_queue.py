@@ -999,3 +999,17 @@ def test_nothing_is_waited_for_where_the_payload_is_refused(send, black_hole, tm
     assert_fails(send(black_hole, "--splay", "100000", "--queue", "queue", "x"), 73)
     assert_fails(send(black_hole, "--splay", "100000", "--hex", "x"), 65)
     assert time.monotonic() - began < 20 * SLOWNESS
+
+
+def test_a_splay_is_not_part_of_the_time_for_later_lines_either(begin, inboxd):
+    server = inboxd()
+    runs = [begin(server, "-v", "--splay", "1.5", "--lines", timeout=0.7, stdin=subprocess.PIPE)
+            for _ in range(3)]
+    for running in runs:
+        running.process.stdin.write(b"one\n")
+        running.process.stdin.flush()
+    for running in runs:
+        running.process.wait(20 * SLOWNESS)  # for a second line, in vain
+        result = running.finish()
+        assert result.status == 75, result
+        assert result.seconds >= splays(result)[0] + 0.7, result
