@@ -43,7 +43,7 @@ apt_of() {
     local state=$cross/$1/apt command=$2
     "$command" -qq -o APT::Architecture="$1" -o APT::Architectures="$1" -o APT::Sandbox::User="$(id -un)" \
         -o Dir::State="$state" -o Dir::State::status="$state/status" -o Dir::Cache="$state" \
-        -o Acquire::Languages=none "${@:3}"
+        -o Acquire::Languages=none -o Acquire::Retries=3 "${@:3}"
 }
 
 fetch_libraries() {
