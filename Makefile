@@ -142,6 +142,12 @@ $(BUILD)/tests/names.so: tests/e2e/names.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE -Wall -Wextra -O1 -fPIC -shared -o $@ $<
 
+# Preloaded by tests: makes one chosen call go wrong.
+$(BUILD)/tests/faults.so: tests/fault/faults.c
+	$(call say,CC      $<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) -O1 -fPIC -shared -o $@ $<
+
 demo: all $(BUILD)/inboxd ## the whole story, offline: a demo PKI, a server, an uplink and its downlink
 	$(Q)BUILD=$(BUILD) tests/server/demo.sh
 

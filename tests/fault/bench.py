@@ -1,0 +1,185 @@
+"""A server, a queue and a session file for thousands of runs, each of which meets one fault."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import client
+import servers
+
+FAULTS = client.BUILD / "tests" / "faults.so"
+TIMEOUT = 4  # seconds: --timeout of each run
+DISTRESS = 10 * client.SLOWNESS  # seconds beyond it after which a run is taken for hung
+
+STATUSES = {0, 64, 65, 66, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78}
+NOT_ACCEPTED = {64, 65, 66, 73}
+NUMBERED = re.compile(r"\d{16}")
+
+
+def memory_directory():
+    """Where files cost no disk; what is at stake here is what the program does, not what the disk does."""
+    shared = Path("/dev/shm")
+    return tempfile.mkdtemp(prefix="dtls-send-", dir=shared if os.access(shared, os.W_OK) else None)
+
+
+class Outcome(client.Result):
+    """How a run ended, and what befell it: a line of faults.c, or "" where that did not come to pass."""
+
+    def __init__(self, fault, befell, *rest):
+        super().__init__(*rest)
+        self.fault = fault
+        self.befell = befell
+
+    def __repr__(self):
+        return f"<{self.fault} ({self.befell.strip()}): {super().__repr__()}>"
+
+    @property
+    def struck(self):
+        """Whether the call came at all."""
+        return self.befell != ""
+
+    def assert_manners(self):
+        """It ended in time, with a status of the table, and said in one line why."""
+        assert self.status in STATUSES, self
+        assert not client.SANITIZER_REPORT.search(self.stderr), self
+        assert self.seconds < TIMEOUT + 1.5 * client.SLOWNESS, self
+        own_words_failed = re.match(r"write \d+ 2:", self.befell)
+        if self.stderr != "":
+            assert re.fullmatch(r"dtls-send: [^\n]+\n", self.stderr) or own_words_failed, self
+        else:
+            assert self.status == 0 or own_words_failed, self
+
+
+class Bench:
+    """Keeps account of every payload."""
+
+    def __init__(self, pki, directory):
+        self._pki = pki
+        self.directory = Path(memory_directory())
+        self.queue = self.directory / "queue"
+        self.session = self.directory / "run" / "session"
+        self.session.parent.mkdir()
+        self.server = servers.Inboxd(pki, self.directory, "--reply", "ok")
+        self._read = 0
+        self._made = 0
+        self.arrived = {}  # payload: how often
+        self._errors = Path(directory)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.stop()
+        shutil.rmtree(self.directory)
+
+    # --- Payloads ---
+
+    def payload(self):
+        """One that never was before."""
+        self._made += 1
+        return b"%d.%d" % (os.getpid(), self._made)
+
+    def look(self):
+        """Takes in what the server has received since."""
+        inbox = self.server.state / "inbox" / "device"
+        while (file := inbox / f"{self._read + 1:06}").exists():
+            self._read += 1
+            payload = file.read_bytes()
+            self.arrived[payload] = self.arrived.get(payload, 0) + 1
+
+    def has_arrived(self, payload):
+        """So far."""
+        self.look()
+        return payload in self.arrived
+
+    def wait_for(self, payload, run):
+        """Waits until the server has it."""
+        deadline = time.monotonic() + servers.PATIENCE
+        while not self.has_arrived(payload):
+            assert time.monotonic() < deadline, f"{payload} is lost after {run}"
+            time.sleep(0.0005)
+
+    # --- The queue ---
+
+    def put_in_queue(self, payload):
+        """As an older run would have."""
+        self.queue.mkdir(mode=0o700, exist_ok=True)
+        number = 1 + max((int(path.name) for path in self.queue.glob("[0-9]*")), default=1000)
+        with open(os.open(self.queue / f"{number:016}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(payload)
+
+    def waiting(self):
+        """What waits in the queue: name and payload."""
+        if not self.queue.exists():
+            return {}
+        return {path.name: path.read_bytes() for path in sorted(self.queue.iterdir())
+                if NUMBERED.fullmatch(path.name)}
+
+    def set_aside(self):
+        """What lies in failed/."""
+        return [path.read_bytes() for path in self.queue.glob("failed/*")]
+
+    def strange_names(self):
+        """What is neither a payload nor one of the queue's own names."""
+        if not self.queue.exists():
+            return []
+        return [path.name for path in self.queue.iterdir()
+                if not NUMBERED.fullmatch(path.name) and path.name not in (".last", "failed")]
+
+    def temporary_sessions(self):
+        """What a run has left beside the session file."""
+        return [path.name for path in self.session.parent.iterdir() if path != self.session]
+
+    def reset(self):
+        """Forgets the queue; the session stays."""
+        shutil.rmtree(self.queue, ignore_errors=True)
+        for path in self.session.parent.iterdir():
+            if path != self.session:
+                path.unlink()
+
+    # --- Runs ---
+
+    def run(self, *arguments, fault=None, trace=None, stdin=None):
+        """Runs the program; `fault` is what FAULT shall be."""
+        note = self.directory / "note"
+        note.unlink(missing_ok=True)
+        env = {"LD_PRELOAD": str(FAULTS), "FAULT_NOTE": str(note)}
+        if fault is not None:
+            env["FAULT"] = fault
+        if trace is not None:
+            env["FAULT_TRACE"] = str(trace)
+        command = ["--server", self.server.address, "--cert", self._pki.bundle("device"), "--key",
+                   self._pki.key("device"), "--timeout", str(TIMEOUT), "--count", "1", *arguments]
+        command = [os.fsencode(word) for word in command]
+        started = time.monotonic()
+        done = subprocess.run([client.PROGRAM, *command], cwd=self.directory, check=False, capture_output=True,
+                              env=client.environment(env if fault or trace else None), timeout=TIMEOUT + DISTRESS,
+                              **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}))
+        seconds = time.monotonic() - started
+        befell = note.read_text(encoding="utf-8") if note.exists() else ""
+        return Outcome(fault, befell, command, done.returncode, done.stdout,
+                       done.stderr.decode("utf-8", "backslashreplace"), seconds)
+
+    def run_clean(self, *arguments, **options):
+        """One that meets no fault, and succeeds."""
+        outcome = self.run(*arguments, **options)
+        assert outcome.status == 0 and outcome.stderr == "", outcome
+        return outcome
+
+    def ensure_session(self):
+        """A kept association for the next run."""
+        if not self.session.exists():
+            self.run_clean("--session", self.session, "--confirm", self.payload())
+
+    def flush(self, after):
+        """Delivers what waits, and sees it arrive."""
+        waiting = self.waiting()
+        if waiting:
+            self.run_clean("--session", self.session, "--confirm", "--queue", self.queue, "--flush")
+            assert self.waiting() == {}, after
+            for payload in waiting.values():
+                self.wait_for(payload, after)

@@ -1,0 +1,286 @@
+/* Preloaded by tests: makes one chosen call of the program, or of a library beneath it, go wrong.
+ *
+ *     FAULT=FUNCTION:N:ACTION  what befalls the Nth call of FUNCTION:
+ *                                ENOSPC, EIO…  it fails so
+ *                                short         it does half of what it was asked to
+ *                                before, after the process is killed then
+ *                                hang          it never returns
+ *     FAULT_NOTE=FILE          "FUNCTION N DETAIL" is appended there when that call comes
+ *     FAULT_TRACE=FILE         the same for every call, and "peak KILOBYTES" at the end
+ *
+ * DETAIL is the path, or what the descriptor stands for. Calls are counted from main() on. Nothing here
+ * allocates memory, or holds a descriptor open, since that would change what is watched. */
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef enum { PASS, FAIL, SHORT, BEFORE, AFTER, HANG } action_t;
+
+static struct {
+    char function[24];
+    unsigned long number;
+    action_t action;
+    int error;
+} fault;
+
+static const char *note_path, *trace_path;
+static bool armed;
+
+static const struct {
+    const char *name;
+    int number;
+} errors[] = {{"EACCES", EACCES},
+              {"EADDRINUSE", EADDRINUSE},
+              {"EAGAIN", EAGAIN},
+              {"EBUSY", EBUSY},
+              {"ECONNREFUSED", ECONNREFUSED},
+              {"EINTR", EINTR},
+              {"EIO", EIO},
+              {"EMFILE", EMFILE},
+              {"ENETUNREACH", ENETUNREACH},
+              {"ENOBUFS", ENOBUFS},
+              {"ENOLCK", ENOLCK},
+              {"ENOMEM", ENOMEM},
+              {"ENOSPC", ENOSPC},
+              {"ENOSYS", ENOSYS},
+              {"EPERM", EPERM},
+              {"EROFS", EROFS}};
+
+static bool parse_action(const char *text)
+{
+    static const char *const names[] = {
+        [SHORT] = "short", [BEFORE] = "before", [AFTER] = "after", [HANG] = "hang"};
+    for (size_t i = SHORT; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(text, names[i]) == 0)
+            fault.action = (action_t)i;
+    }
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        if (strcmp(text, errors[i].name) == 0) {
+            fault.action = FAIL;
+            fault.error = errors[i].number;
+        }
+    }
+    return fault.action != PASS;
+}
+
+static bool parse(const char *text)
+{
+    char *end = NULL;
+    const char *colon = strchr(text, ':');
+    size_t length = colon != NULL ? (size_t)(colon - text) : sizeof fault.function;
+    if (length >= sizeof fault.function)
+        return false;
+    memcpy(fault.function, text, length);
+    fault.number = strtoul(colon + 1, &end, 10);
+    return *end == ':' && parse_action(end + 1);
+}
+
+__attribute__((constructor)) static void arm(void)
+{
+    const char *wanted = getenv("FAULT");
+    note_path = getenv("FAULT_NOTE");
+    trace_path = getenv("FAULT_TRACE");
+    /* A mistake in a test must not look like a run that met no fault. */
+    if (wanted != NULL && !parse(wanted))
+        abort();
+    armed = true;
+}
+
+/* --- What happened --- */
+
+static void append(const char *path, const char *line, size_t length)
+{
+    long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0 || syscall(SYS_write, fd, line, length) < 0)
+        abort();
+    syscall(SYS_close, fd);
+}
+
+static void note(const char *path, const char *function, unsigned long number, const char *name, int fd)
+{
+    char line[PATH_MAX + 128], link[64], target[PATH_MAX] = "";
+    int kept_errno = errno;
+    if (fd >= 0) {
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        long length = syscall(SYS_readlinkat, AT_FDCWD, link, target, sizeof target - 1);
+        target[length > 0 ? length : 0] = '\0';
+    }
+    int used = name != NULL ? snprintf(line, sizeof line, "%s %lu %s\n", function, number, name)
+               : fd >= 0    ? snprintf(line, sizeof line, "%s %lu %d:%s\n", function, number, fd, target)
+                            : snprintf(line, sizeof line, "%s %lu\n", function, number);
+    append(path, line, (size_t)used);
+    errno = kept_errno;
+}
+
+/* Of this process's memory alone; getrusage(2) counts in what had forked it. */
+__attribute__((destructor)) static void note_peak(void)
+{
+    char status[8192] = "", line[64];
+    if (trace_path == NULL)
+        return;
+    long fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0 || syscall(SYS_read, fd, status, sizeof status - 1) < 0)
+        abort();
+    syscall(SYS_close, fd);
+    const char *peak = strstr(status, "VmHWM:");
+    int used = snprintf(line, sizeof line, "peak %ld\n", peak != NULL ? strtol(peak + 6, NULL, 10) : 0);
+    append(trace_path, line, (size_t)used);
+}
+
+/* --- What shall happen --- */
+
+/* Called before the call. FAIL: errno says how. */
+static action_t strike(const char *function, atomic_ulong *calls, const char *name, int fd)
+{
+    if (!armed)
+        return PASS;
+    unsigned long number = atomic_fetch_add(calls, 1) + 1;
+    if (trace_path != NULL)
+        note(trace_path, function, number, name, fd);
+    if (number != fault.number || strcmp(function, fault.function) != 0)
+        return PASS;
+    if (note_path != NULL)
+        note(note_path, function, number, name, fd);
+    if (fault.action == BEFORE)
+        kill(getpid(), SIGKILL);
+    while (fault.action == HANG)
+        pause();
+    if (fault.action == FAIL)
+        errno = fault.error;
+    return fault.action;
+}
+
+/* ISO C has no cast from an object to a function. */
+static void find(const char *name, void *function, size_t size)
+{
+    void *symbol = dlsym(RTLD_NEXT, name);
+    if (symbol == NULL)
+        abort();
+    memcpy(function, &symbol, size);
+}
+
+#define FIND_NEXT(function)                                                                                  \
+    static __typeof__(&(function)) next;                                                                     \
+    static atomic_ulong calls;                                                                               \
+    if (next == NULL)                                                                                        \
+    find(#function, &next, sizeof next)
+
+#define STRIKE_OR_RETURN(function, name, fd, failed)                                                         \
+    FIND_NEXT(function);                                                                                     \
+    action_t action = strike(#function, &calls, name, fd);                                                   \
+    if (action == FAIL)                                                                                      \
+    return failed
+
+#define RETURN(type, call)                                                                                   \
+    type result = call;                                                                                      \
+    if (action == AFTER)                                                                                     \
+        kill(getpid(), SIGKILL);                                                                             \
+    return result
+
+#define WRAP(type, failed, function, parameters, arguments, name, fd)                                        \
+    type function parameters                                                                                 \
+    {                                                                                                        \
+        STRIKE_OR_RETURN(function, name, fd, failed);                                                        \
+        RETURN(type, next arguments);                                                                        \
+    }
+
+/* Those that can do less than they were asked to. */
+#define WRAP_SIZED(function, parameters, arguments, size, fd)                                                \
+    ssize_t function parameters                                                                              \
+    {                                                                                                        \
+        STRIKE_OR_RETURN(function, NULL, fd, -1);                                                            \
+        if (action == SHORT)                                                                                 \
+            (size) = ((size) + 1) / 2;                                                                       \
+        RETURN(ssize_t, next arguments);                                                                     \
+    }
+
+WRAP(void *, NULL, malloc, (size_t size), (size), NULL, -1)
+WRAP(void *, NULL, calloc, (size_t count, size_t size), (count, size), NULL, -1)
+
+WRAP_SIZED(read, (int fd, void *bytes, size_t size), (fd, bytes, size), size, fd)
+WRAP_SIZED(write, (int fd, const void *bytes, size_t size), (fd, bytes, size), size, fd)
+WRAP_SIZED(pread, (int fd, void *bytes, size_t size, off_t at), (fd, bytes, size, at), size, fd)
+WRAP_SIZED(pwrite, (int fd, const void *bytes, size_t size, off_t at), (fd, bytes, size, at), size, fd)
+WRAP_SIZED(getrandom, (void *bytes, size_t size, unsigned flags), (bytes, size, flags), size, -1)
+
+WRAP(int, -1, fsync, (int fd), (fd), NULL, fd)
+WRAP(int, -1, fchmod, (int fd, mode_t mode), (fd, mode), NULL, fd)
+WRAP(int, -1, flock, (int fd, int operation), (fd, operation), NULL, fd)
+WRAP(int, -1, fstat, (int fd, struct stat *status), (fd, status), NULL, fd)
+WRAP(int, -1, stat, (const char *path, struct stat *status), (path, status), path, -1)
+WRAP(int, -1, lstat, (const char *path, struct stat *status), (path, status), path, -1)
+WRAP(int, -1, mkdir, (const char *path, mode_t mode), (path, mode), path, -1)
+WRAP(int, -1, mkdirat, (int at, const char *path, mode_t mode), (at, path, mode), path, -1)
+WRAP(int, -1, rename, (const char *from, const char *to), (from, to), to, -1)
+WRAP(int, -1, renameat, (int at, const char *from, int to_at, const char *to), (at, from, to_at, to), to, -1)
+WRAP(int, -1, unlink, (const char *path), (path), path, -1)
+WRAP(int, -1, unlinkat, (int at, const char *path, int flags), (at, path, flags), path, -1)
+
+WRAP(DIR *, NULL, fdopendir, (int fd), (fd), NULL, fd)
+WRAP(struct dirent *, NULL, readdir, (DIR * directory), (directory), NULL, dirfd(directory))
+
+WRAP(int, -1, eventfd, (unsigned value, int flags), (value, flags), NULL, -1)
+WRAP(int, -1, socket, (int family, int type, int protocol), (family, type, protocol), NULL, -1)
+WRAP(int, -1, bind, (int fd, __CONST_SOCKADDR_ARG address, socklen_t length), (fd, address, length), NULL, fd)
+WRAP(int, -1, connect, (int fd, __CONST_SOCKADDR_ARG address, socklen_t length), (fd, address, length), NULL,
+     fd)
+WRAP(ssize_t, -1, send, (int fd, const void *bytes, size_t size, int flags), (fd, bytes, size, flags), NULL,
+     fd)
+WRAP(ssize_t, -1, recv, (int fd, void *bytes, size_t size, int flags), (fd, bytes, size, flags), NULL, fd)
+
+/* On Linux the descriptor is gone also where close(2) fails. */
+int close(int fd)
+{
+    FIND_NEXT(close);
+    action_t action = strike("close", &calls, NULL, fd);
+    int error = errno;
+    int result = next(fd);
+    if (action == AFTER)
+        kill(getpid(), SIGKILL);
+    if (action != FAIL)
+        return result;
+    errno = error;
+    return -1;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    STRIKE_OR_RETURN(open, path, -1, -1);
+    RETURN(int, next(path, flags, mode));
+}
+
+int openat(int at, const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    STRIKE_OR_RETURN(openat, path, -1, -1);
+    RETURN(int, next(at, path, flags, mode));
+}
+
+/* What open(2) becomes where it is fortified. */
+int __open_2(const char *path, int flags)
+{
+    return open(path, flags);
+}
