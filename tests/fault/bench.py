@@ -1,5 +1,6 @@
 """A server, a queue and a session file for thousands of runs, each of which meets one fault."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,7 +13,10 @@ import client
 import servers
 
 FAULTS = client.BUILD / "tests" / "faults.so"
-TIMEOUT = 4  # seconds: --timeout of each run
+TIMEOUT = 4  # seconds: --timeout of a run that meets a fault
+# Of one that meets none: where the kernel gives it the port of a run that was killed in its handshake, the
+# server takes it for that one, until it starts afresh from another port.
+PATIENT = 30
 DISTRESS = 10 * client.SLOWNESS  # seconds beyond it after which a run is taken for hung
 
 STATUSES = {0, 64, 65, 66, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78}
@@ -20,10 +24,10 @@ NOT_ACCEPTED = {64, 65, 66, 73}
 NUMBERED = re.compile(r"\d{16}")
 
 
-def memory_directory():
-    """Where files cost no disk; what is at stake here is what the program does, not what the disk does."""
+def memory_directory(otherwise):
+    """Where files cost no disk; what is at stake is what the program does, not what the disk does."""
     shared = Path("/dev/shm")
-    return tempfile.mkdtemp(prefix="dtls-send-", dir=shared if os.access(shared, os.W_OK) else None)
+    return tempfile.mkdtemp(prefix="dtls-send-", dir=shared if os.access(shared, os.W_OK) else otherwise)
 
 
 class Outcome(client.Result):
@@ -57,17 +61,16 @@ class Outcome(client.Result):
 class Bench:
     """Keeps account of every payload."""
 
-    def __init__(self, pki, directory):
+    def __init__(self, pki, directory, *options):
         self._pki = pki
-        self.directory = Path(memory_directory())
+        self.directory = Path(memory_directory(directory))
         self.queue = self.directory / "queue"
         self.session = self.directory / "run" / "session"
         self.session.parent.mkdir()
-        self.server = servers.Inboxd(pki, self.directory, "--reply", "ok")
+        self.server = servers.Inboxd(pki, self.directory, "--reply", "ok", *options)
         self._read = 0
         self._made = 0
         self.arrived = {}  # payload: how often
-        self._errors = Path(directory)
 
     def __enter__(self):
         return self
@@ -114,10 +117,12 @@ class Bench:
 
     def waiting(self):
         """What waits in the queue: name and payload."""
-        if not self.queue.exists():
-            return {}
-        return {path.name: path.read_bytes() for path in sorted(self.queue.iterdir())
-                if NUMBERED.fullmatch(path.name)}
+        waiting = {}
+        for path in sorted(self.queue.iterdir()) if self.queue.exists() else []:
+            if NUMBERED.fullmatch(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another run has just sent it
+                    waiting[path.name] = path.read_bytes()
+        return waiting
 
     def set_aside(self):
         """What lies in failed/."""
@@ -143,30 +148,30 @@ class Bench:
 
     # --- Runs ---
 
-    def run(self, *arguments, fault=None, trace=None, stdin=None):
+    def command(self, *arguments, timeout=TIMEOUT):
+        """The program, as the good device, to the bench's server."""
+        words = [client.PROGRAM, "--server", self.server.address, "--cert", self._pki.bundle("device"), "--key",
+                 self._pki.key("device"), "--timeout", str(timeout), "--count", "1", *arguments]
+        return [os.fsencode(word) for word in words]
+
+    def run(self, *arguments, fault=None, stdin=None, timeout=TIMEOUT):
         """Runs the program; `fault` is what FAULT shall be."""
         note = self.directory / "note"
         note.unlink(missing_ok=True)
-        env = {"LD_PRELOAD": str(FAULTS), "FAULT_NOTE": str(note)}
-        if fault is not None:
-            env["FAULT"] = fault
-        if trace is not None:
-            env["FAULT_TRACE"] = str(trace)
-        command = ["--server", self.server.address, "--cert", self._pki.bundle("device"), "--key",
-                   self._pki.key("device"), "--timeout", str(TIMEOUT), "--count", "1", *arguments]
-        command = [os.fsencode(word) for word in command]
+        env = {"LD_PRELOAD": str(FAULTS), "FAULT_NOTE": str(note), "FAULT": fault} if fault else None
+        command = self.command(*arguments, timeout=timeout)
         started = time.monotonic()
-        done = subprocess.run([client.PROGRAM, *command], cwd=self.directory, check=False, capture_output=True,
-                              env=client.environment(env if fault or trace else None), timeout=TIMEOUT + DISTRESS,
+        done = subprocess.run(command, cwd=self.directory, check=False, capture_output=True,
+                              env=client.environment(env), timeout=timeout + DISTRESS,
                               **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}))
         seconds = time.monotonic() - started
         befell = note.read_text(encoding="utf-8") if note.exists() else ""
-        return Outcome(fault, befell, command, done.returncode, done.stdout,
+        return Outcome(fault, befell, command[1:], done.returncode, done.stdout,
                        done.stderr.decode("utf-8", "backslashreplace"), seconds)
 
     def run_clean(self, *arguments, **options):
         """One that meets no fault, and succeeds."""
-        outcome = self.run(*arguments, **options)
+        outcome = self.run(*arguments, timeout=PATIENT, **options)
         assert outcome.status == 0 and outcome.stderr == "", outcome
         return outcome
 

@@ -35,18 +35,18 @@ def fixture_count(record_property):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """The figures of all workers."""
-    sums = collections.Counter()
-    words = {}
+    """The figures of all workers, in words and sums."""
+    sums, words = collections.Counter(), {}
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, value in getattr(report, "user_properties", []):
-                what = name[len("figure "):]
+            if getattr(report, "when", None) != "call":
+                continue
+            for name, value in report.user_properties:
                 if isinstance(value, str):
-                    words[what] = value
-                elif name.startswith("figure "):
-                    sums[what] += value
+                    words[name] = value
+                else:
+                    sums[name] += value
     if sums or words:
         terminalreporter.section("figures")
-    for what, number in [*sums.items(), *words.items()]:
-        terminalreporter.write_line(f"{what.replace('_', ' ')}: {number}")
+    for name, value in [*sums.items(), *words.items()]:
+        terminalreporter.write_line(f"{name.removeprefix('figure ').replace('_', ' ')}: {value}")

@@ -1,12 +1,12 @@
 /* Preloaded by tests: makes one chosen call of the program, or of a library beneath it, go wrong.
  *
- *     FAULT=FUNCTION:N:ACTION  what befalls the Nth call of FUNCTION:
- *                                ENOSPC, EIO…  it fails so
- *                                short         it does half of what it was asked to
- *                                before, after the process is killed then
- *                                hang          it never returns
- *     FAULT_NOTE=FILE          "FUNCTION N DETAIL" is appended there when that call comes
- *     FAULT_TRACE=FILE         the same for every call, and "peak KILOBYTES" at the end
+ *     FAULT=FUNCTION:N:ACTION  what befalls the Nth call of FUNCTION; N+: that and all later ones
+ *                                ENOSPC, EIO...  it fails so
+ *                                short           it does half of what it was asked to
+ *                                before, after   the process is killed then
+ *                                hang            it never returns
+ *     FAULT_NOTE=FILE          "FUNCTION N DETAIL" is written there when that call comes
+ *     FAULT_PEAK=FILE          the kilobytes of memory that were needed are written there at the end
  *
  * DETAIL is the path, or what the descriptor stands for. Calls are counted from main() on. Nothing here
  * allocates memory, or holds a descriptor open, since that would change what is watched. */
@@ -35,11 +35,12 @@ typedef enum { PASS, FAIL, SHORT, BEFORE, AFTER, HANG } action_t;
 static struct {
     char function[24];
     unsigned long number;
+    bool lasting;
     action_t action;
     int error;
 } fault;
 
-static const char *note_path, *trace_path;
+static const char *note_path, *peak_path;
 static bool armed;
 
 static const struct {
@@ -88,6 +89,8 @@ static bool parse(const char *text)
         return false;
     memcpy(fault.function, text, length);
     fault.number = strtoul(colon + 1, &end, 10);
+    fault.lasting = *end == '+';
+    end += fault.lasting;
     return *end == ':' && parse_action(end + 1);
 }
 
@@ -95,7 +98,7 @@ __attribute__((constructor)) static void arm(void)
 {
     const char *wanted = getenv("FAULT");
     note_path = getenv("FAULT_NOTE");
-    trace_path = getenv("FAULT_TRACE");
+    peak_path = getenv("FAULT_PEAK");
     /* A mistake in a test must not look like a run that met no fault. */
     if (wanted != NULL && !parse(wanted))
         abort();
@@ -104,19 +107,19 @@ __attribute__((constructor)) static void arm(void)
 
 /* --- What happened --- */
 
-static void append(const char *path, const char *line, size_t length)
+static void write_line(const char *path, const char *line, size_t length)
 {
-    long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    long fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 || syscall(SYS_write, fd, line, length) < 0)
         abort();
     syscall(SYS_close, fd);
 }
 
-static void note(const char *path, const char *function, unsigned long number, const char *name, int fd)
+static void note(const char *function, unsigned long number, const char *name, int fd)
 {
-    char line[PATH_MAX + 128], link[64], target[PATH_MAX] = "";
-    int kept_errno = errno;
+    char line[PATH_MAX + 128], target[PATH_MAX] = "";
     if (fd >= 0) {
+        char link[64];
         snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
         long length = syscall(SYS_readlinkat, AT_FDCWD, link, target, sizeof target - 1);
         target[length > 0 ? length : 0] = '\0';
@@ -124,23 +127,22 @@ static void note(const char *path, const char *function, unsigned long number, c
     int used = name != NULL ? snprintf(line, sizeof line, "%s %lu %s\n", function, number, name)
                : fd >= 0    ? snprintf(line, sizeof line, "%s %lu %d:%s\n", function, number, fd, target)
                             : snprintf(line, sizeof line, "%s %lu\n", function, number);
-    append(path, line, (size_t)used);
-    errno = kept_errno;
+    write_line(note_path, line, (size_t)used);
 }
 
-/* Of this process's memory alone; getrusage(2) counts in what had forked it. */
+/* Of this process's memory alone; getrusage(2) counts in that of whoever started it. */
 __attribute__((destructor)) static void note_peak(void)
 {
     char status[8192] = "", line[64];
-    if (trace_path == NULL)
+    if (peak_path == NULL)
         return;
     long fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0 || syscall(SYS_read, fd, status, sizeof status - 1) < 0)
         abort();
     syscall(SYS_close, fd);
     const char *peak = strstr(status, "VmHWM:");
-    int used = snprintf(line, sizeof line, "peak %ld\n", peak != NULL ? strtol(peak + 6, NULL, 10) : 0);
-    append(trace_path, line, (size_t)used);
+    int used = snprintf(line, sizeof line, "%ld\n", peak != NULL ? strtol(peak + 6, NULL, 10) : 0);
+    write_line(peak_path, line, (size_t)used);
 }
 
 /* --- What shall happen --- */
@@ -151,12 +153,11 @@ static action_t strike(const char *function, atomic_ulong *calls, const char *na
     if (!armed)
         return PASS;
     unsigned long number = atomic_fetch_add(calls, 1) + 1;
-    if (trace_path != NULL)
-        note(trace_path, function, number, name, fd);
-    if (number != fault.number || strcmp(function, fault.function) != 0)
+    bool later = fault.lasting && number > fault.number;
+    if ((number != fault.number && !later) || strcmp(function, fault.function) != 0)
         return PASS;
-    if (note_path != NULL)
-        note(note_path, function, number, name, fd);
+    if (note_path != NULL && !later)
+        note(function, number, name, fd);
     if (fault.action == BEFORE)
         kill(getpid(), SIGKILL);
     while (fault.action == HANG)
