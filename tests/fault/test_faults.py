@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from bench import NOT_ACCEPTED
+from bench import FAULTS, NOT_ACCEPTED, STATUSES
 
 FULL = os.environ.get("FAULT_FULL") == "1"
 DEATHS = ["before", "after"]
@@ -227,3 +227,22 @@ def test_every_call_fails(lasting, kind, function, bench, count):
     arrived, times = len(bench.arrived) - before[0], sum(bench.arrived.values()) - before[1]
     count(fault_points_passed=points, kills_survived=kills, payloads_delivered=arrived,
           duplicates=times - arrived)
+
+
+@pytest.mark.parametrize("certificate", ["server-wrong-ca", "server-other-name", "server-expired", "server-client-auth"])
+def test_no_fault_makes_a_server_trusted(certificate, inboxd, send, count):
+    """A check that could not be made is not a check that was passed."""
+    server = inboxd(certificate=certificate)
+    points = 0
+    for function in ("malloc", "calloc", "getrandom", "read", "recv"):
+        for number in numbers(function, Plain):
+            fault = f"{function}:{number}:{WAYS[function][0]}"
+            note = server.state.parent / "note"
+            result = send(server, "x", env={"LD_PRELOAD": str(FAULTS), "FAULT": fault, "FAULT_NOTE": str(note)})
+            assert result.status in STATUSES - {0}, (fault, result)
+            if not note.exists():
+                break
+            note.unlink()
+            points += 1
+    server.assert_received_nothing()
+    count(fault_points_passed=points)
