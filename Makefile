@@ -78,7 +78,7 @@ PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3
 CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
                   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
-.PHONY: FORCE inboxd unit-tests unit-test all demo test lint sanitize cross-test coverage install uninstall clean help deps cross-deps
+.PHONY: FORCE inboxd unit-tests unit-test all demo test fault lint sanitize cross-test coverage install uninstall clean help deps cross-deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -161,11 +161,14 @@ unit-test: $(UNIT_TESTS)
 test: all unit-test $(TEST_TOOLS) ## unit tests, then end-to-end tests against inboxd, OpenSSL and GnuTLS
 	$(Q)BUILD=$(abspath $(BUILD)) TEST_WRAPPER='$(TEST_WRAPPER)' PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -n $(JOBS) -p no:cacheprovider tests/e2e tests/net $(PYTEST_FLAGS)
 
+fault: all $(TEST_TOOLS) $(BUILD)/tests/faults.so ## every call fails once, runs are killed, disks hang, queues are long: nothing is lost
+	$(Q)BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -n $(JOBS) -p no:cacheprovider tests/fault $(PYTEST_FLAGS)
+
 lint: ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc; gcc and clang without a warning
 	clang-format --dry-run --Werror $(C_FILES)
 	cppcheck --quiet --error-exitcode=1 --enable=warning,style,performance,portability --inline-suppr \
 	    --suppress=missingIncludeSystem $(LINT_CPPFLAGS) -DMBEDTLS_VERSION_NUMBER=0x021C0000 -DMBEDTLS_VERSION_MAJOR=2 \
-	    src tests/server tests/e2e
+	    src tests/server tests/e2e tests/fault
 	@# One file a call: clang-tidy 14 takes va_start for missing in all files but the first.
 	printf '%s\n' $(filter %.c,$(C_FILES)) | \
 	    xargs -P 4 -I{} clang-tidy --quiet {} -- -std=c11 $(LINT_CPPFLAGS) $(MBEDTLS_CFLAGS) 2>/dev/null
