@@ -29,6 +29,12 @@ def memory_directory(otherwise):
     return tempfile.mkdtemp(prefix="dtls-send-", dir=shared if os.access(shared, os.W_OK) else otherwise)
 
 
+def write_private(path, payload):
+    """As the program writes a payload into the queue."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(payload)
+
+
 class Outcome(client.Result):
     """How a run ended, and what befell it: a line of faults.c, or "" where that did not come to pass."""
 
@@ -113,8 +119,7 @@ class Bench:
         """As an older run would have."""
         self.queue.mkdir(mode=0o700, exist_ok=True)
         number = 1 + max((int(path.name) for path in self.queue.glob("[0-9]*")), default=1000)
-        with open(os.open(self.queue / f"{number:016}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(payload)
+        write_private(self.queue / f"{number:016}", payload)
 
     def waiting(self):
         """What waits in the queue: name and payload."""

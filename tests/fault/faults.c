@@ -1,6 +1,7 @@
 /* Preloaded by tests: makes one chosen call of the program, or of a library beneath it, go wrong.
  *
- *     FAULT=FUNCTION:N:ACTION  what befalls the Nth call of FUNCTION; N+: that and all later ones
+ *     FAULT=FUNCTION:N:ACTION  what befalls the Nth call of FUNCTION; N+: that and all later ones;
+ *                              FUNCTION@END: only calls whose DETAIL ends so are counted
  *                                ENOSPC, EIO...  it fails so
  *                                short           it does half of what it was asked to
  *                                before, after   the process is killed then
@@ -34,6 +35,7 @@ typedef enum { PASS, FAIL, SHORT, BEFORE, AFTER, HANG } action_t;
 
 static struct {
     char function[24];
+    char end[64];
     unsigned long number;
     bool lasting;
     action_t action;
@@ -80,15 +82,28 @@ static bool parse_action(const char *text)
     return fault.action != PASS;
 }
 
+/* Copies what comes before `separator`, and returns what comes after it; NULL: there is none, or no room. */
+static const char *cut(const char *text, char separator, char *part, size_t size)
+{
+    const char *found = strchr(text, separator);
+    if (found == NULL || (size_t)(found - text) >= size)
+        return NULL;
+    memcpy(part, text, (size_t)(found - text));
+    part[found - text] = '\0';
+    return found + 1;
+}
+
 static bool parse(const char *text)
 {
     char *end = NULL;
-    const char *colon = strchr(text, ':');
-    size_t length = colon != NULL ? (size_t)(colon - text) : sizeof fault.function;
-    if (length >= sizeof fault.function)
+    const char *rest = cut(text, '@', fault.function, sizeof fault.function);
+    if (rest != NULL)
+        rest = cut(rest, ':', fault.end, sizeof fault.end);
+    else
+        rest = cut(text, ':', fault.function, sizeof fault.function);
+    if (rest == NULL)
         return false;
-    memcpy(fault.function, text, length);
-    fault.number = strtoul(colon + 1, &end, 10);
+    fault.number = strtoul(rest, &end, 10);
     fault.lasting = *end == '+';
     end += fault.lasting;
     return *end == ':' && parse_action(end + 1);
@@ -115,19 +130,37 @@ static void write_line(const char *path, const char *line, size_t length)
     syscall(SYS_close, fd);
 }
 
+/* What a call is about: a path, or what a descriptor stands for. */
+static void describe(const char *name, int fd, char detail[static PATH_MAX + 16])
+{
+    char link[64], target[PATH_MAX] = "";
+    snprintf(detail, PATH_MAX + 16, "%s", name != NULL ? name : "");
+    if (name != NULL || fd < 0)
+        return;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    long length = syscall(SYS_readlinkat, AT_FDCWD, link, target, sizeof target - 1);
+    target[length > 0 ? length : 0] = '\0';
+    snprintf(detail, PATH_MAX + 16, "%d:%s", fd, target);
+}
+
 static void note(const char *function, unsigned long number, const char *name, int fd)
 {
-    char line[PATH_MAX + 128], target[PATH_MAX] = "";
-    if (fd >= 0) {
-        char link[64];
-        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-        long length = syscall(SYS_readlinkat, AT_FDCWD, link, target, sizeof target - 1);
-        target[length > 0 ? length : 0] = '\0';
-    }
-    int used = name != NULL ? snprintf(line, sizeof line, "%s %lu %s\n", function, number, name)
-               : fd >= 0    ? snprintf(line, sizeof line, "%s %lu %d:%s\n", function, number, fd, target)
-                            : snprintf(line, sizeof line, "%s %lu\n", function, number);
-    write_line(note_path, line, (size_t)used);
+    char detail[PATH_MAX + 16], line[PATH_MAX + 128];
+    describe(name, fd, detail);
+    write_line(note_path, line, (size_t)snprintf(line, sizeof line, "%s %lu %s\n", function, number, detail));
+}
+
+/* Whether it is one of those that count. */
+static bool is_meant(const char *function, const char *name, int fd)
+{
+    char detail[PATH_MAX + 16];
+    if (strcmp(function, fault.function) != 0)
+        return false;
+    if (fault.end[0] == '\0')
+        return true;
+    describe(name, fd, detail);
+    size_t length = strlen(detail), wanted = strlen(fault.end);
+    return length >= wanted && strcmp(detail + length - wanted, fault.end) == 0;
 }
 
 /* Of this process's memory alone; getrusage(2) counts in that of whoever started it. */
@@ -148,13 +181,14 @@ __attribute__((destructor)) static void note_peak(void)
 /* --- What shall happen --- */
 
 /* Called before the call. FAIL: errno says how. */
-static action_t strike(const char *function, atomic_ulong *calls, const char *name, int fd)
+static action_t strike(const char *function, const char *name, int fd)
 {
-    if (!armed)
+    static atomic_ulong calls;
+    if (!armed || !is_meant(function, name, fd))
         return PASS;
-    unsigned long number = atomic_fetch_add(calls, 1) + 1;
+    unsigned long number = atomic_fetch_add(&calls, 1) + 1;
     bool later = fault.lasting && number > fault.number;
-    if ((number != fault.number && !later) || strcmp(function, fault.function) != 0)
+    if (number != fault.number && !later)
         return PASS;
     if (note_path != NULL && !later)
         note(function, number, name, fd);
@@ -178,13 +212,12 @@ static void find(const char *name, void *function, size_t size)
 
 #define FIND_NEXT(function)                                                                                  \
     static __typeof__(&(function)) next;                                                                     \
-    static atomic_ulong calls;                                                                               \
     if (next == NULL)                                                                                        \
     find(#function, &next, sizeof next)
 
 #define STRIKE_OR_RETURN(function, name, fd, failed)                                                         \
     FIND_NEXT(function);                                                                                     \
-    action_t action = strike(#function, &calls, name, fd);                                                   \
+    action_t action = strike(#function, name, fd);                                                           \
     if (action == FAIL)                                                                                      \
     return failed
 
@@ -249,7 +282,7 @@ WRAP(ssize_t, -1, recv, (int fd, void *bytes, size_t size, int flags), (fd, byte
 int close(int fd)
 {
     FIND_NEXT(close);
-    action_t action = strike("close", &calls, NULL, fd);
+    action_t action = strike("close", NULL, fd);
     int error = errno;
     int result = next(fd);
     if (action == AFTER)
@@ -280,8 +313,67 @@ int openat(int at, const char *path, int flags, ...)
     RETURN(int, next(at, path, flags, mode));
 }
 
+/* --- Other names --- */
+
+/* What those become in a program for large files. The types differ in their names alone. */
+_Static_assert(sizeof(off_t) == sizeof(off64_t) && sizeof(struct stat) == sizeof(struct stat64),
+               "for 64-bit systems");
+
+int open64(const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return open(path, flags, mode);
+}
+
+int openat64(int at, const char *path, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return openat(at, path, flags, mode);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t size, off64_t at)
+{
+    return pread(fd, bytes, size, at);
+}
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at)
+{
+    return pwrite(fd, bytes, size, at);
+}
+
+int fstat64(int fd, struct stat64 *status)
+{
+    return fstat(fd, (struct stat *)status);
+}
+
+int stat64(const char *path, struct stat64 *status)
+{
+    return stat(path, (struct stat *)status);
+}
+
+int lstat64(const char *path, struct stat64 *status)
+{
+    return lstat(path, (struct stat *)status);
+}
+
+struct dirent64 *readdir64(DIR *directory)
+{
+    return (struct dirent64 *)readdir(directory);
+}
+
 /* What open(2) becomes where it is fortified. */
 int __open_2(const char *path, int flags)
+{
+    return open(path, flags);
+}
+
+int __open64_2(const char *path, int flags)
 {
     return open(path, flags);
 }

@@ -238,7 +238,15 @@ def test_every_call_fails(lasting, kind, function, bench, count):
           duplicates=times - arrived)
 
 
-@pytest.mark.parametrize("certificate", ["server-wrong-ca", "server-other-name", "server-expired", "server-client-auth"])
+@pytest.mark.parametrize("function", WAYS)
+def test_no_function_goes_by_unseen(function, bench):
+    """A library that no longer catches a call, as by a new name of it, would have all of the above pass."""
+    bench.reset()
+    assert any(strike(kind(bench), f"{function}:1:{WAYS[function][0]}").struck for kind in (QueuedFirst, Repeat))
+
+
+@pytest.mark.parametrize("certificate", ["server-wrong-ca", "server-other-name", "server-expired",
+                                         "server-client-auth"])
 def test_no_fault_makes_a_server_trusted(certificate, inboxd, send, count):
     """A check that could not be made is not a check that was passed."""
     server = inboxd(certificate=certificate)

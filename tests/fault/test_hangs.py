@@ -55,23 +55,24 @@ def assert_delivered_by_a_later_flush(send, server, queue, *payloads):
     """Nothing was lost, and nothing stands in the way."""
     assert send(server, "--queue", queue, "--flush", "--confirm", "--count", "1", timeout=30).status == 0
     assert waiting(queue) == []
+    server.settle()
     assert [payload for payload in server.received() if payload in payloads] == list(payloads)
 
 
-@pytest.mark.parametrize("fault, what", [("write:1", ".new"), ("fsync:1", ".new"), ("close:1", ".new"),
-                                         ("openat:3", ".new"), ("pwrite:1", ".last"), ("pread:1", ".last"),
-                                         ("openat:1", ".last"), ("readdir:1", "queue"), ("open:1", "queue")])
-def test_a_disk_that_hangs_before_the_payload_is_queued(fault, what, send, inboxd, queue, old, tmp_path):
+@pytest.mark.parametrize("fault", ["open@queue:1", "openat@.last:1", "pread@.last:1", "pwrite@.last:1",
+                                   "readdir@queue:1", "openat@.new:1", "write@.new:1", "fsync@.new:1",
+                                   "close@.new:1"])
+def test_a_disk_that_hangs_before_the_payload_is_queued(fault, send, inboxd, queue, old, tmp_path):
     server = inboxd("--reply", "ok")
     result = send(server, "--queue", queue, "new", timeout=TIMEOUT, env=hanging(fault, tmp_path))
-    assert (tmp_path / "note").read_text(encoding="utf-8").rstrip().endswith(what)
+    assert (tmp_path / "note").exists()
     assert_ended(result, NOT_ACCEPTED)
     server.assert_received_nothing()
     assert waiting(queue) == [b"old"] == [old.read_bytes()]
     assert_delivered_by_a_later_flush(send, server, queue, b"old")
 
 
-@pytest.mark.parametrize("fault", ["renameat:1", "fsync:2"])
+@pytest.mark.parametrize("fault", ["renameat:1", "fsync@queue:1"])
 def test_a_disk_that_hangs_while_the_payload_gets_its_name(fault, send, inboxd, queue, old, tmp_path):
     """It is not synced, and so not accepted; but it may have its name already, and then is sent later."""
     server = inboxd("--reply", "ok")
@@ -83,13 +84,14 @@ def test_a_disk_that_hangs_while_the_payload_gets_its_name(fault, send, inboxd, 
     assert_delivered_by_a_later_flush(send, server, queue, *kept)
 
 
-@pytest.mark.parametrize("fault, what, delivered", [
-    ("read:1", "7", []), ("openat:5", "7", []), ("open:2", "bundle", []), ("read:5", "key", []),
-    ("unlinkat:2", "7", [b"old"])])
-def test_a_disk_that_hangs_after_the_payload_is_queued(fault, what, delivered, send, inboxd, queue, old, tmp_path):
+@pytest.mark.parametrize("fault, delivered", [("readdir@queue:9", []), ("openat@7:1", []), ("read@7:1", []),
+                                              ("open@.bundle:1", []), ("read@.key:1", []),
+                                              ("unlinkat@7:1", [b"old"])])
+def test_a_disk_that_hangs_after_the_payload_is_queued(fault, delivered, send, inboxd, queue, old,
+                                                       tmp_path):
     server = inboxd("--reply", "ok")
     result = send(server, "--queue", queue, "--confirm", "new", timeout=TIMEOUT, env=hanging(fault, tmp_path))
-    assert (tmp_path / "note").read_text(encoding="utf-8").rstrip().endswith(what)
+    assert (tmp_path / "note").exists()
     assert_ended(result, TEMPORARY)
     server.settle()
     assert server.received() == delivered
@@ -97,13 +99,12 @@ def test_a_disk_that_hangs_after_the_payload_is_queued(fault, what, delivered, s
     assert_delivered_by_a_later_flush(send, server, queue, *delivered, b"old", b"new")
 
 
-@pytest.mark.parametrize("fault", ["open:1", "read:1", "fstat:2"])
+@pytest.mark.parametrize("fault", ["open@reading:1", "read@reading:1"])
 @pytest.mark.parametrize("queued", [False, True], ids=["plain", "queued"])
 def test_a_payload_file_on_a_disk_that_hangs(queued, fault, send, inboxd, queue, tmp_path):
     (tmp_path / "reading").write_bytes(b"new")
     server = inboxd()
     options = ["--queue", queue] if queued else []
-    fault = "open:2" if queued and fault == "open:1" else fault
     result = send(server, *options, "--file", "reading", timeout=TIMEOUT, env=hanging(fault, tmp_path))
     assert_ended(result, NOT_ACCEPTED if queued else TEMPORARY)
     server.assert_received_nothing()
@@ -140,6 +141,7 @@ def test_a_server_that_is_stopped_in_the_middle_of_a_queue(begin, send, inboxd, 
     left = waiting(queue)
     assert 0 < len(left) < 399
     assert send(server, "--queue", queue, "--confirm", "--flush", "--count", "1", timeout=30).status == 0
+    server.settle()
     received = [int(payload) for payload in server.received()]
     assert sorted(set(received)) == list(range(1, 400)) and len(received) <= 399 + 3
 
@@ -183,7 +185,8 @@ def test_another_run_that_never_lets_go(lock, status, left, send, inboxd, queue)
 def test_a_run_that_is_stopped_keeps_its_turn_and_loses_nothing(begin, send, inboxd, queue, old):
     """And is not overtaken: the other gives up by its own deadline."""
     server = inboxd("--reply", "ok", "--drop-uplinks", "1")
-    first = begin(server, "--queue", queue, "--confirm", "--count", "1", "first", timeout=30, stdout=subprocess.DEVNULL)
+    first = begin(server, "--queue", queue, "--confirm", "--count", "1", "first", timeout=30,
+                  stdout=subprocess.DEVNULL)
     server.wait_for_event("dropped")
     first.send_signal(signal.SIGSTOP)
     result = send(server, "--queue", queue, "--confirm", "--count", "1", "second", timeout=TIMEOUT)

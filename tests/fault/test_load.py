@@ -9,7 +9,7 @@ import pytest
 
 import client
 import servers
-from bench import FAULTS, Bench
+from bench import FAULTS, Bench, write_private
 
 MANY = 10000
 FEW = 10
@@ -30,9 +30,7 @@ def fill(bench, number):
     """Puts so many into the queue, and returns them."""
     payloads = [bench.payload() for _ in range(number)]
     for position, payload in enumerate(payloads, 1):
-        path = bench.queue / f"{position:016}"
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(payload)
+        write_private(bench.queue / f"{position:016}", payload)
     return payloads
 
 
@@ -92,10 +90,10 @@ def test_two_hundred_runs_at_once_deliver_in_the_order_of_acceptance(bench, coun
     payloads = [bench.payload() for _ in range(AT_ONCE)]
     turn = os.open(bench.queue, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(turn, fcntl.LOCK_EX)
-    runs = [subprocess.Popen(bench.command("--confirm", "--session", bench.session, "--queue", bench.queue, payload,
-                                           timeout=PATIENCE), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE, env=client.environment(), cwd=bench.directory)
-            for payload in payloads]
+    options = ["--confirm", "--session", bench.session, "--queue", bench.queue]
+    runs = [subprocess.Popen(bench.command(*options, payload, timeout=PATIENCE), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=client.environment(),
+                             cwd=bench.directory) for payload in payloads]
     try:
         servers.wait_until(lambda: len(bench.waiting()) == AT_ONCE, "all of them accepted", patience=60)
         accepted = list(bench.waiting().values())

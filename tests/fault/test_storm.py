@@ -47,7 +47,8 @@ class Storm:
 
     def draw(self):
         """A run: its options, its payloads, and at what part of a usual life it is to die."""
-        kind = self.chance.choices(["confirm", "send", "lines", "flush"], [6, 2, 1, 1] if self.deadly else [1, 0, 0, 0])[0]
+        weights = [6, 2, 1, 1] if self.deadly else [1, 0, 0, 0]
+        kind = self.chance.choices(["confirm", "send", "lines", "flush"], weights)[0]
         options = {"confirm": ["--confirm"], "send": [], "lines": ["--confirm", "--lines"],
                    "flush": ["--confirm", "--flush"]}[kind]
         payloads = [self.bench.payload() for _ in range({"lines": 4, "flush": 0}.get(kind, 1))]
