@@ -179,6 +179,8 @@ lint: ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc; gcc and clang w
 
 sanitize: ## the tests again with ASan and UBSan, and the quickest of them under valgrind
 	$(MAKE) BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS)' LDFLAGS='$(SANITIZERS)' test
+	$(MAKE) BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS)' LDFLAGS='$(SANITIZERS)' fault \
+	    PYTEST_FLAGS="-k 'once and (Queued- or Repeat or Flush) and not calloc'"
 	$(MAKE) TEST_WRAPPER='$(VALGRIND)' PYTEST_FLAGS='-m smoke' test
 
 cross-test: $(BUILD)/inboxd ## built for the Raspberry Pi's processors and run under qemu: armhf, arm64, static armel

@@ -250,10 +250,10 @@ def test_the_readme_tells_the_paths_of_the_unit():
     part = README.split("### From a systemd timer")[1].split("\n### ")[0]
     for credential in setting(SERVICE, "LoadCredential"):
         name, path = credential.split(":")
-        assert path == f"/etc/dtls-send/{name}" and name in part
+        assert path == "/etc/dtls-send/" + {"dtls-send.conf": "%i.conf"}.get(name, name)
+        assert Path(path.replace("%i", "NAME")).name in part
         assert f"%d/{name}" in setting(SERVICE, "ExecStart")[0]
-    assert "/etc/dtls-send/cert.crt" in part and "/etc/dtls-send/NAME.conf" in part
-    assert "--config /etc/dtls-send/%i.conf" in setting(SERVICE, "ExecStart")[0]
+    assert "`/etc/dtls-send`" in part and "/etc/dtls-send/NAME.conf" in part
     assert "dtls-send@NAME.timer" in part
     assert setting(SERVICE, "RuntimeDirectory") == setting(SERVICE, "StateDirectory") == ["dtls-send/%i"]
 
@@ -262,7 +262,7 @@ def test_the_service_does_with_its_directories_what_it_says(run, inboxd, pki, tm
     """ExecStart as systemd would run it, with the README's example: the options are known, credentials are
     found, session and queue are left where they should be."""
     for place, name in (("credentials", "cert.crt"), ("credentials", "key.pem"), ("run", "dtls-send/pi"),
-                        ("lib", "dtls-send/pi"), ("etc", "dtls-send")):
+                        ("lib", "dtls-send/pi")):
         path = tmp_path / place / name
         if place == "credentials":
             path.parent.mkdir(exist_ok=True)
@@ -273,12 +273,11 @@ def test_the_service_does_with_its_directories_what_it_says(run, inboxd, pki, tm
     (tmp_path / "reading").write_text("21.5", encoding="ascii")
     example = README.split("### From a systemd timer")[1].split("```conf\n")[1].split("```")[0]
     example = example.replace("/run/sensor/reading", str(tmp_path / "reading"))
-    (tmp_path / "etc/dtls-send/pi.conf").write_text(example + f"server {server.address}\ncount 1\n",
+    (tmp_path / "credentials/dtls-send.conf").write_text(example + f"server {server.address}\ncount 1\n",
                                                     encoding="ascii")
     program, *arguments = shlex.split(
         setting(SERVICE, "ExecStart")[0].replace("%i", "pi").replace("%d", str(tmp_path / "credentials"))
-        .replace("%t", str(tmp_path / "run")).replace("%S", str(tmp_path / "lib"))
-        .replace("/etc/", f"{tmp_path}/etc/"))
+        .replace("%t", str(tmp_path / "run")).replace("%S", str(tmp_path / "lib")))
     assert program == "/usr/local/bin/dtls-send"
     assert {word[2:] for word in arguments if word.startswith("--")} <= set(options_of_help())
     for _ in range(2):
