@@ -22,6 +22,10 @@ SLOWNESS = 10 if WRAPPER else 1
 SANITIZER_REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBehaviorSanitizer|"
                               r"runtime error:|^==\d+==", re.MULTILINE)
 
+# A shell's job in the background ignores it, and what is started from here would do so too.
+with contextlib.suppress(ValueError):  # not the main thread's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Result:
     """How a run ended."""
