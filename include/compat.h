@@ -84,6 +84,11 @@ static inline int compat_can_resume(const mbedtls_ssl_session *session)
     return session->MBEDTLS_PRIVATE(id_len) > 0 || session->MBEDTLS_PRIVATE(ticket_len) > 0;
 }
 
+static inline int compat_suite(const mbedtls_ssl_session *session)
+{
+    return session->MBEDTLS_PRIVATE(ciphersuite);
+}
+
 /* The secret that a session and those resumed from it have in common. */
 static inline const unsigned char *compat_master(const mbedtls_ssl_session *session)
 {

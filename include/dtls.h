@@ -83,6 +83,8 @@ typedef struct {
         expiry; /* of the first certificate to expire in the server's chain, Unix time; 0: none was seen */
     char bad_date[CREDENTIALS_DATE_SIZE]; /* of the certificate that is expired or not yet valid, for messages
                                            */
+    bool has_stalled;          /* an attempt of this connection got no answer, or not the whole handshake */
+    int offered_suite[2];      /* its cipher suite, and a zero */
     unsigned char offered[48]; /* the master secret of the session that was offered; zero: none was */
     bool connected;            /* the handshake is complete: a close_notify would be understood */
     bool server_closed;        /* a close_notify came */

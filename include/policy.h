@@ -13,6 +13,9 @@
  * an mbed TLS error. */
 int policy_apply(mbedtls_ssl_config *config, bool psk, bool want_ticket);
 
+/* What policy_apply() offers: cipher suites, best first, and a zero. */
+const int *policy_cipher_suites(bool psk);
+
 /* The same for an association that is resumed, in which all this is settled: without the defaults, which cost
  * more than its record does. */
 int policy_apply_to_resumed(mbedtls_ssl_config *config);

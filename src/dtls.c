@@ -195,14 +195,22 @@ int dtls_prepare(dtls_state_t *state)
     return status;
 }
 
-/* Asks for an abbreviated handshake where a session was saved; one that cannot be used costs a full one. */
+/* Asks for an abbreviated handshake where a session was saved; one that cannot be used costs a full one. No
+ * other suite than the session's can come of it, so at first only that is offered, in both ClientHellos. A
+ * server that takes it no more refuses, and the caller comes again without the session; or it says nothing.
+ */
 static void offer_session(dtls_state_t *state)
 {
     mbedtls_ssl_session session;
+    const int *suites = policy_cipher_suites(state->credentials.psk.key_length > 0);
     mbedtls_ssl_session_init(&session);
     if (state->config.session.length > 0 &&
-        mbedtls_ssl_session_load(&session, state->config.session.bytes, state->config.session.length) == 0)
-        mbedtls_ssl_set_session(&state->ssl, &session);
+        mbedtls_ssl_session_load(&session, state->config.session.bytes, state->config.session.length) == 0 &&
+        mbedtls_ssl_set_session(&state->ssl, &session) == 0 && !state->has_stalled) {
+        state->offered_suite[0] = compat_suite(&session);
+        suites = state->offered_suite;
+    }
+    mbedtls_ssl_conf_ciphersuites(&state->ssl_config, suites);
     memcpy(state->offered, compat_master(&session), sizeof state->offered);
     mbedtls_ssl_session_free(&session);
 }
@@ -283,6 +291,7 @@ static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *addres
         outcome = handshake(state, silent);
     if (outcome != DTLS_OK)
         log_step("%s", state->error);
+    state->has_stalled = state->has_stalled || outcome == DTLS_TIMEOUT;
     return outcome;
 }
 

@@ -35,6 +35,11 @@ static const mbedtls_x509_crt_profile certificate_profile = {
     .rsa_min_bitlen = 2048,
 };
 
+const int *policy_cipher_suites(bool psk)
+{
+    return psk ? psk_cipher_suites : cipher_suites;
+}
+
 int policy_apply(mbedtls_ssl_config *config, bool psk, bool want_ticket)
 {
     int status = mbedtls_ssl_config_defaults(config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_DATAGRAM,
@@ -43,7 +48,7 @@ int policy_apply(mbedtls_ssl_config *config, bool psk, bool want_ticket)
         return status;
     compat_dtls12_only(config);
     compat_groups_and_signatures(config);
-    mbedtls_ssl_conf_ciphersuites(config, psk ? psk_cipher_suites : cipher_suites);
+    mbedtls_ssl_conf_ciphersuites(config, policy_cipher_suites(psk));
     mbedtls_ssl_conf_cert_profile(config, &certificate_profile);
     mbedtls_ssl_conf_authmode(config, MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_renegotiation(config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);

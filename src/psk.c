@@ -47,7 +47,8 @@ static const char *parse_key(psk_t *psk, const char *digits, size_t length)
 /* NULL, or why not. An identity may hold colons; a key does not. */
 static const char *parse(psk_t *psk, const char *text, size_t length)
 {
-    while (length > 0 && memchr(" \t\r\n", text[length - 1], 4) != NULL)
+    static const char blanks[4] = {' ', '\t', '\r', '\n'};
+    while (length > 0 && memchr(blanks, text[length - 1], sizeof blanks) != NULL)
         length--;
     if (memchr(text, '\n', length) != NULL || memchr(text, '\0', length) != NULL)
         return "more than one line of text";

@@ -250,6 +250,35 @@ def test_a_run_that_trusts_nothing_makes_an_abbreviated_handshake(answering, nat
         assert [event[1] for event in answering.events("handshake")] == ["full"] + ["resumed"] * 3
 
 
+def test_a_server_that_takes_the_sessions_suite_no_more_gets_another_in_the_same_run(openssl, repeat):
+    first = openssl("-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305")
+    repeat(first, "one")
+    first.stop()
+    second = openssl("-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", "-accept", first.address)
+    result = repeat(second, "two")
+    assert handshakes(result) == ["full"] and "GCM" in result.stderr, result
+    second.wait_for_payloads(b"two")
+
+
+def suites_in(hello):
+    """How many cipher suites a ClientHello offers."""
+    place = 13 + 12 + 2 + 32  # behind record header, handshake header, version and random
+    for _ in ("session id", "cookie"):
+        place += 1 + hello[place]
+    return int.from_bytes(hello[place:place + 2], "big") // 2
+
+
+def test_a_server_that_says_nothing_to_the_sessions_suite_gets_others_offered(inboxd, nat, repeat):
+    server = inboxd()
+    between = nat(server)
+    repeat(between, "one")
+    server.stop()
+    between.reset()
+    assert repeat(between, "two", timeout=6).status == 75
+    offered = [suites_in(datagram) for datagram in between.up if datagram[0] == 22]
+    assert offered[0] < 4 <= offered[-1] == max(offered)
+
+
 def test_a_lease_that_has_ended_costs_an_abbreviated_handshake(answering, repeat):
     assert handshakes(repeat(answering, "first", "--lease", "0.2")) == ["full"]
     time.sleep(0.3)
