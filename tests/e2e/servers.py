@@ -24,6 +24,15 @@ def wait_until(condition, what, patience=PATIENCE):
     return value
 
 
+def contents_of(paths):
+    """What is in these files, in the order of their names; one that is renamed meanwhile is not there."""
+    contents = []
+    for path in sorted(paths):
+        with contextlib.suppress(FileNotFoundError):
+            contents.append(path.read_bytes())
+    return contents
+
+
 def udp_sockets_of(pid, families=("udp", "udp6")):
     """The UDP sockets of a process, IPv4 before IPv6: each the port and how many bytes wait to be read."""
     try:
@@ -172,11 +181,11 @@ class Inboxd(Process):
 
     def sent(self, device="device"):
         """The downlinks that it sent."""
-        return [path.read_bytes() for path in sorted((self.state / "outbox" / device).glob("*.sent"))]
+        return contents_of((self.state / "outbox" / device).glob("*.sent"))
 
     def pending(self, device="device"):
         """The downlinks that still wait."""
-        return [path.read_bytes() for path in sorted((self.state / "outbox" / device).glob("*.pending"))]
+        return contents_of((self.state / "outbox" / device).glob("*.pending"))
 
     def received(self, device="device"):
         """The payloads that came from the device, in order."""
