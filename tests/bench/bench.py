@@ -3,8 +3,9 @@
 intermediate, root), one payload of 10 bytes, one downlink of 10 bytes, exit; on one server, an inboxd with a
 session cache, in one go. Prints tables, and writes them to $BUILD/bench.json as well.
 
-Traffic is counted by a proxy, instructions by callgrind. A program that reads standard input until its end has
-it closed as soon as it has printed the downlink: the best that a script around it could do."""
+Traffic is counted by a proxy, instructions by callgrind. A program that reads standard input until its end
+has it closed as soon as it has printed the downlink: the best that a script around it could do. Under loss all
+meet the same fates: those of a run's nth datagram are drawn from the run's number and n alone."""
 
 import argparse
 import contextlib
@@ -12,6 +13,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -88,6 +90,8 @@ def measure_traffic(arena, contestant, runs=3):
 
 def measure_instructions(arena, contestant, runs=1):
     """The least of a few runs. Under valgrind all is slow, and a flight may be sent twice."""
+    if not shutil.which("valgrind"):
+        return None
     server, directory = arena.server_for(contestant), arena.directory(contestant, "direct")
     contestant.prepare(arena.pki, server.port, directory)
     seen = []
@@ -114,7 +118,8 @@ def measure_time(arena, contestants, runs):
                                          arena.directory(contestant, "direct"))
             seen[contestant.name].append(run(command, **contestant.feeding(), limit=HANGS))
     return {name: {"wall": spread([one.wall for one in taken]), "cpu": spread([one.cpu for one in taken]),
-                   "memory": median([one.memory for one in taken]), "killed": taken[-1].status == KILLED} for name, taken in seen.items()}
+                   "memory": median([one.memory for one in taken]), "killed": taken[-1].status == KILLED}
+            for name, taken in seen.items()}
 
 
 def measure_costs(arena, options):
@@ -139,6 +144,8 @@ def measure_costs(arena, options):
 
 def give_up(contestant, pki, directory, cap):
     """How long it talks to a server that says nothing, with its default limits."""
+    if not contestant.program:
+        return {"missing": True}
     with BlackHole() as hole:
         done = run(contestant.command(pki, hole.port, directory), **contestant.feeding(), limit=cap)
     return {"seconds": done.wall, "status": None if done.status == KILLED else done.status}
@@ -168,7 +175,7 @@ def count_lossy_runs(arena, contestant, loss, runs):
 def measure_patience(arena, options):
     """The table of loss, and who gives up when. All of it is waiting, so it is done side by side."""
     entrants = [one for one in CONTESTANTS if one.lossy]
-    talkers = [one for one in CONTESTANTS if one.shown and not one.seed and one.program]
+    talkers = [one for one in CONTESTANTS if one.shown and not one.seed]
     rows = []
     with ThreadPoolExecutor(options.at_once) as pool, ThreadPoolExecutor(len(talkers)) as patient:
         ends = {one.name: patient.submit(give_up, one, arena.pki, "/nonexistent", options.cap)
@@ -210,8 +217,8 @@ def parse_arguments():
     parser.add_argument("--lossy-runs", type=int, help="for each rate of loss, of each (30; 5 when quick)")
     parser.add_argument("--limit", type=int, help="seconds for a run under loss (60; 20 when quick)")
     parser.add_argument("--cap", type=int, help="seconds for giving up a dead server (150; 20 when quick)")
-    parser.add_argument("--hold", type=float, default=10, help="seconds after which the standard input of a run "
-                        "under loss is closed though no answer came (%(default)s)")
+    parser.add_argument("--hold", type=float, default=10, help="seconds after which the standard input of a "
+                        "run under loss is closed though no answer came (%(default)s)")
     parser.add_argument("--at-once", type=int, default=16, help="runs under loss side by side (%(default)s)")
     parser.add_argument("--only", choices=["costs", "loss", "growth"], nargs="+",
                         default=["costs", "loss", "growth"], help="these tables")
@@ -226,8 +233,8 @@ def parse_arguments():
 
 def measure_all(options):
     """Everything that was asked for."""
-    version = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout.strip()
-    report = {"date": datetime.date.today().isoformat(), "machine": machine(), "version": version,
+    version = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
+    report = {"date": datetime.date.today().isoformat(), "machine": machine(), "version": version.strip(),
               "runs": options.runs, "limit": options.limit, "cap": options.cap, "hold": options.hold}
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         arena = Arena(scratch, stack)

@@ -34,7 +34,7 @@ def one_run(arena, contestant, server, directory, lines):
     return {"name": contestant.name, "lines": len(wanted), "status": done.status,
             "arrived": sum(payload in text for payload in wanted) if len(wanted) <= 100 else
             len(set(text.split()) & set(wanted)),
-            "messages": len(received), "seconds": done.wall, "memory": done.memory}
+            "messages": len(received), "seconds": done.wall, "cpu": done.cpu, "memory": done.memory}
 
 
 def fill_queue(arena, directory, lines):
@@ -43,7 +43,7 @@ def fill_queue(arena, directory, lines):
         done = run(KEEPING.command(arena.pki, nobody.port, directory), stdin=stdin, limit=600)
     kept = len([entry for entry in (directory / "queue").iterdir() if not entry.name.startswith(".")])
     return {"name": f"{KEEPING.name}, nobody there", "lines": kept, "status": done.status, "arrived": 0,
-            "messages": 0, "seconds": done.wall, "memory": done.memory}
+            "messages": 0, "seconds": done.wall, "cpu": done.cpu, "memory": done.memory}
 
 
 def measure_lines(arena, most):
@@ -73,7 +73,8 @@ def measure_sizes(arena, runs=5):
     with Proxy(arena.plain.host, arena.plain.port, seed=1) as proxy:
         for size in (SIZES[0], *SIZES):  # the first makes the handshake
             (directory / "payload").write_bytes(b"x" * size)
-            words = OURS.replace("--wait 0", "--count 1 --confirm --session {dir}/session --file {dir}/payload")
+            words = OURS.replace("--wait 0",
+                                 "--count 1 --confirm --session {dir}/session --file {dir}/payload")
             seen = [traffic(arena.plain, proxy, PLAIN.command(arena.pki, proxy.port, directory, words=words))
                     for _ in range(runs)]
             # Wall time is the client's own, the proxy's and the server's.

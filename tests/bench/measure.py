@@ -111,8 +111,8 @@ def traffic(server, proxy, command, **options):
     after, datagrams = proxy.counters, proxy.datagrams[known:]
     downlinks = [datagram for datagram in datagrams if datagram.direction == "down"
                  and datagram.payload[0] in APPLICATION_DATA and datagram.deliveries]
-    up, down = (tuple(after[way][counter] - before[way][counter] for counter in ("sent_datagrams", "sent_bytes"))
-                for way in ("up", "down"))
+    up, down = (tuple(after[way][counter] - before[way][counter]
+                      for counter in ("sent_datagrams", "sent_bytes")) for way in ("up", "down"))
     return Traffic(up, down, max((len(datagram.payload) for datagram in datagrams
                                   if datagram.direction == "up"), default=0),
                    done.ended - downlinks[0].deliveries[0] if downlinks else None, done)

@@ -42,33 +42,42 @@ def _costs(report, markdown):
         missing = row["missing"]
         rows.append(_row(row["name"], [] if missing else [
             f"{row['up'][0]}, {row['up'][1]}", f"{row['down'][0]}, {row['down'][1]}", row["largest_up"],
-            f"{row['instructions'] / 1e6:.2f} M", "never ends" if row["killed"] else _spread(row["wall"]), _spread(row["cpu"]),
+            f"{row['instructions'] / 1e6:.2f} M" if row["instructions"] else "no valgrind",
+            "does not end" if row["killed"] else _spread(row["wall"]), _spread(row["cpu"]),
             f"{row['memory']:.0f}", f"{row['program'] / 1024:.0f}", f"{row['libraries'] / 1024:.0f}",
             _ms(row["after_downlink"])], missing, len(heads)))
     return _table(heads, rows, markdown)
 
 
 def _dead(report, markdown):
-    rows = [[name, f"> {report['cap']}" if end["status"] is None else f"{end['seconds']:.1f}",
-             "killed" if end["status"] is None else end["status"]] for name, end in report["dead"].items()]
-    return _table(["nobody answers", "gives up after s", "status"], rows, markdown)
+    heads = ["nobody answers", "gives up after s", "status"]
+    rows = []
+    for name, end in report["dead"].items():
+        killed = end.get("status") is None
+        rows.append(_row(name, [] if end.get("missing") else [
+            f"> {report['cap']}" if killed else f"{end['seconds']:.1f}", "killed" if killed else end["status"]],
+            end.get("missing"), len(heads)))
+    return _table(heads, rows, markdown)
 
 
 def _loss(report, markdown):
     heads = ["under loss", "each way", "runs", "delivered", "downlink printed", "silently lost", "killed",
              "median s"]
-    rows = [_row(row["name"], [] if row.get("missing") else [
-        f"{row['loss']:.0%}", row["runs"], row["delivered"], row["printed"], row["silently_lost"],
-        row["killed"], f"{row['seconds']:.2f}"], row.get("missing"), len(heads)) for row in report["loss"]]
+    rows = []
+    for row in report["loss"]:
+        missing = row.get("missing")
+        rows.append(_row(row["name"], [] if missing else [
+            f"{row['loss']:.0%}", row["runs"], row["delivered"], row["printed"], row["silently_lost"],
+            row["killed"], f"{row['seconds']:.2f}"], missing, len(heads)))
     return _table(heads, rows, markdown)
 
 
 def _lines(report, markdown):
-    heads = ["fed lines", "lines", "of them arrived", "in messages", "s", "lines a second", "memory KiB",
-             "status"]
+    heads = ["fed lines", "lines", "of them arrived", "in messages", "s", "lines a second", "CPU ms",
+             "memory KiB", "status"]
     rows = [_row(row["name"], [] if row.get("missing") else [
         row["lines"], row["arrived"], row["messages"], f"{row['seconds']:.3f}",
-        f"{row['lines'] / row['seconds']:.0f}", row["memory"], row["status"]],
+        f"{row['lines'] / row['seconds']:.0f}", _ms(row["cpu"]), row["memory"], row["status"]],
         row.get("missing"), len(heads)) for row in report["lines"]]
     return _table(heads, rows, markdown)
 
@@ -91,7 +100,8 @@ def render(report, markdown):
     head = (f"{report['date']}, {report['version']}, {report['machine']}; "
             f"{report['runs']} runs for each time, killed after {report['limit']} s under loss")
     parts = [head]
-    for key, table in ("costs", _costs), ("dead", _dead), ("loss", _loss), ("lines", _lines), ("sizes", _sizes):
+    for key, table in (("costs", _costs), ("dead", _dead), ("loss", _loss), ("lines", _lines),
+                       ("sizes", _sizes)):
         if key in report:
             parts.append(table(report, markdown))
     return "\n\n".join([*parts, _flags(report, markdown)])

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Fails where a delivery has come to cost more than ceilings.json says: datagrams and bytes each way, and
+instructions, of a first, a resumed and a repeat run. The ceilings are per version of mbed TLS, and for the
+compiler's flags as they are in the Makefile.
+
+An ECDSA signature is 70 to 72 bytes, rarely less, and two certificates and two messages hold one each way: so
+many bytes are given freely, to runs that hold any. Datagrams are given none, instructions 3 %."""
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import Arena, measure_instructions, measure_traffic
+from contestants import FIRST_ROW, REPEAT_ROW, RESUMED_ROW
+# pylint: disable=wrong-import-order
+from client import PROGRAM
+
+FILE = Path(__file__).with_name("ceilings.json")
+ROWS = {"first": FIRST_ROW, "resumed": RESUMED_ROW, "repeat": REPEAT_ROW}
+SIGNATURE_BYTES = 8
+INSTRUCTIONS = 1.03
+
+
+def mbedtls_version():
+    """The two numbers that matter, like 2.28."""
+    text = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"[Mm]bed TLS (\d+\.\d+)", text)[1]
+
+
+def measure():
+    """What each kind of run costs now."""
+    costs = {}
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        arena = Arena(scratch, stack)
+        for name, row in ROWS.items():
+            counted = measure_traffic(arena, row)
+            costs[name] = {"datagrams up": counted["up"][0], "bytes up": counted["up"][1],
+                           "datagrams down": counted["down"][0], "bytes down": counted["down"][1],
+                           "instructions": measure_instructions(arena, row, runs=3)}
+    return costs
+
+
+def allowed(run, what, ceiling):
+    """The ceiling with what is given freely."""
+    if what == "instructions":
+        return round(ceiling * INSTRUCTIONS)
+    return ceiling + (SIGNATURE_BYTES if run == "first" and what.startswith("bytes") else 0)
+
+
+def compare(costs, ceilings):
+    """Prints all, and returns how many are above."""
+    above = 0
+    for run, cost in costs.items():
+        for what, now in cost.items():
+            most = allowed(run, what, ceilings[run][what])
+            above += now > most
+            print(f"{run:8} {what:15} {now:9}  ceiling {ceilings[run][what]:9}"
+                  f"{f'  ABOVE {most}' if now > most else ''}")
+    return above
+
+
+def main():
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--record", action="store_true", help="make today's figures the ceilings")
+    options = parser.parse_args()
+    if not shutil.which("valgrind"):
+        sys.exit("ceilings.py: valgrind is needed, to count instructions")
+    version, recorded, costs = mbedtls_version(), json.loads(FILE.read_text(encoding="ascii")), measure()
+    if options.record:
+        recorded[version] = costs
+        FILE.write_text(json.dumps(recorded, indent=2) + "\n", encoding="ascii")
+    if version not in recorded:
+        sys.exit(f"ceilings.py: none recorded for mbed TLS {version}; see --record")
+    if above := compare(costs, recorded[version]):
+        sys.exit(f"ceilings.py: {above} above the ceiling; if that is worth it, --record and say why")
+
+
+if __name__ == "__main__":
+    main()
