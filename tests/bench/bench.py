@@ -94,13 +94,13 @@ def measure_instructions(arena, contestant, runs=1):
         return None
     server, directory = arena.server_for(contestant), arena.directory(contestant, "direct")
     contestant.prepare(arena.pki, server.port, directory)
-    seen = []
+    seen = []  # None: it did not end by itself
     for _ in range(runs):
         count, done = instructions(contestant.command(arena.pki, server.port, directory),
                                    **contestant.feeding(), limit=60)
         assert DOWNLINK in done.stdout, f"{contestant.name}: {done}"
         seen.append(count)
-    return min(seen)
+    return min(seen) if all(seen) else None
 
 
 def measure_time(arena, contestants, runs):
@@ -235,6 +235,7 @@ def measure_all(options):
     """Everything that was asked for."""
     version = subprocess.run([PROGRAM, "--version"], check=True, capture_output=True, text=True).stdout
     report = {"date": datetime.date.today().isoformat(), "machine": machine(), "version": version.strip(),
+              "valgrind": bool(shutil.which("valgrind")),
               "runs": options.runs, "limit": options.limit, "cap": options.cap, "hold": options.hold}
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         arena = Arena(scratch, stack)

@@ -42,7 +42,7 @@ def _costs(report, markdown):
         missing = row["missing"]
         rows.append(_row(row["name"], [] if missing else [
             f"{row['up'][0]}, {row['up'][1]}", f"{row['down'][0]}, {row['down'][1]}", row["largest_up"],
-            f"{row['instructions'] / 1e6:.2f} M" if row["instructions"] else "no valgrind",
+            f"{row['instructions'] / 1e6:.2f} M" if row["instructions"] else "not counted",
             "does not end" if row["killed"] else _spread(row["wall"]), _spread(row["cpu"]),
             f"{row['memory']:.0f}", f"{row['program'] / 1024:.0f}", f"{row['libraries'] / 1024:.0f}",
             _ms(row["after_downlink"])], missing, len(heads)))
@@ -99,7 +99,7 @@ def render(report, markdown):
     """The whole report."""
     head = (f"{report['date']}, {report['version']}, {report['machine']}; "
             f"{report['runs']} runs for each time, killed after {report['limit']} s under loss")
-    parts = [head]
+    parts = [head, *([] if report["valgrind"] else [f"valgrind: {MISSING}, so instructions are not counted"])]
     for key, table in (("costs", _costs), ("dead", _dead), ("loss", _loss), ("lines", _lines),
                        ("sizes", _sizes)):
         if key in report:
