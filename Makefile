@@ -74,11 +74,12 @@ VALGRIND      := valgrind --quiet --error-exitcode=99 --leak-check=full
 LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
 AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
-                 clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd
+                 clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd \
+                 socat libcoap3-bin
 CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
                   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
-.PHONY: FORCE inboxd unit-tests unit-test all demo test fault lint sanitize cross-test coverage install uninstall clean help deps cross-deps
+.PHONY: FORCE inboxd unit-tests unit-test all demo test fault bench ceilings lint sanitize cross-test coverage install uninstall clean help deps cross-deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -182,6 +183,12 @@ sanitize: ## the tests again with ASan and UBSan, and the quickest of them under
 	$(MAKE) BUILD=$(BUILD)/sanitize CFLAGS='-O1 -g -fno-omit-frame-pointer $(SANITIZERS)' LDFLAGS='$(SANITIZERS)' fault \
 	    PYTEST_FLAGS="-k 'once and (Queued- or Repeat or Flush) and not calloc'"
 	$(MAKE) TEST_WRAPPER='$(VALGRIND)' PYTEST_FLAGS='-m smoke' test
+
+bench: all inboxd ## compare its costs with those of other programs (BENCH_FLAGS=--quick: in two minutes)
+	$(Q)BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/bench.py $(BENCH_FLAGS)
+
+ceilings: all inboxd ## what is counted exactly, bytes and instructions, against the ceilings that were recorded
+	$(Q)BUILD=$(abspath $(BUILD)) PYTHONDONTWRITEBYTECODE=1 $(PYTHON) tests/bench/ceilings.py
 
 cross-test: $(BUILD)/inboxd ## built for the Raspberry Pi's processors and run under qemu: armhf, arm64, static armel
 	$(Q)BUILD=$(BUILD) PYTHON=$(PYTHON) tests/cross/run.sh
