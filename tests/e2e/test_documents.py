@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client import PROGRAM, environment
+from client import PROGRAM, WRAPPER, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +16,7 @@ MAN = (ROOT / "src" / "man" / "dtls-send.1").read_text(encoding="utf-8")
 
 def printed_help():
     """What --help says."""
-    return subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([*WRAPPER, PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
 
 
 def options_of_help():
