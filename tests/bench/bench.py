@@ -30,8 +30,9 @@ from measure import KILLED, instructions, run, sizes_of, traffic
 from client import BUILD, PROGRAM
 from pki import Pki
 from proxy import Proxy
-from servers import BlackHole, Inboxd
+from servers import BlackHole, Inboxd, wait_until
 
+SETTLED = 4  # seconds: more than SETTLED_S in credentials.c
 HANGS = 8  # seconds: what has not ended then, though it was answered, is killed and not run again
 
 
@@ -40,10 +41,15 @@ class Arena:
 
     def __init__(self, scratch, stack):
         self.pki = Pki.shared(Path(scratch) / "pki")
-        time.sleep(4)  # credentials in use are older: a change as late as that makes the client digest them
+        self._let_files_settle()
         self._scratch, self._stack = Path(scratch), stack
         self.plain = self.server("plain", "--reply", os.fsdecode(DOWNLINK))
         self.coap = self.server("coap", "--reply", os.fsdecode(COAP_DOWNLINK))
+
+    def _let_files_settle(self):
+        """The program reads its credentials anew where they have just changed, which is not the usual run."""
+        newest = max(path.stat().st_ctime for path in self.pki.directory.iterdir())
+        wait_until(lambda: time.time() > newest + SETTLED, "rest of the credentials")
 
     def server(self, name, *options):
         """Starts an inboxd."""
