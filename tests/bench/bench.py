@@ -82,7 +82,7 @@ def spread(values):
 
 # What a delivery costs.
 
-def measure_traffic(arena, contestant, runs=3):
+def measure_traffic(arena, contestant, runs=7):
     """The least of a few runs: on a busy machine a flight may be sent twice."""
     server, directory = arena.server_for(contestant), arena.directory(contestant, "traffic")
     with Proxy(server.host, server.port, seed=1) as proxy:

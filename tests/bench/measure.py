@@ -99,7 +99,7 @@ class Traffic:
     up: tuple    # datagrams, bytes
     down: tuple
     largest_up: int
-    lingered: float  # seconds; None: no downlink came
+    lingered: float  # seconds, with the proxy's own delay; None: no downlink came
     run: Run
 
 
@@ -115,7 +115,7 @@ def traffic(server, proxy, command, **options):
                       for counter in ("sent_datagrams", "sent_bytes")) for way in ("up", "down"))
     return Traffic(up, down, max((len(datagram.payload) for datagram in datagrams
                                   if datagram.direction == "up"), default=0),
-                   done.ended - downlinks[0].deliveries[0] if downlinks else None, done)
+                   done.ended - downlinks[0].time if downlinks else None, done)
 
 
 def sizes_of(program):
