@@ -353,7 +353,9 @@ static bool take_payloads(run_t *run)
     bool queued = run->options.queue != NULL;
     watch(run, queued ? EX_CANTCREAT : EX_TEMPFAIL);
     payload_open(&run->payloads, run->options.payload, run->limit);
-    bool taken = queued ? fill_queue(run) : next_payload(run);
+    if (!queued)
+        return next_payload(run);
+    bool taken = fill_queue(run);
     watch(run, EX_TEMPFAIL);
     return taken;
 }
@@ -397,6 +399,7 @@ static int check(run_t *run)
 {
     char error[512];
     credentials_source_t source = credentials_of(&run->options);
+    process_watch(run->options.timeout_ms, EX_TEMPFAIL);
     if (!check_credentials(&source, run->options.renew_days, stdout, error, sizeof error))
         note_failure(run, EX_CONFIG, error);
     return finish_printing(run->status);
@@ -421,7 +424,6 @@ int main(int argc, char **argv)
     log_set_level((log_level_t)run.options.verbosity);
     if (run.options.config.path[0] != '\0')
         log_step("options from %s", run.options.config.path);
-    process_watch(run.options.timeout_ms, EX_TEMPFAIL);
     if (run.options.check)
         return check(&run);
     run.limit = wait_limit_in(run.options.timeout_ms);

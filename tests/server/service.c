@@ -285,10 +285,12 @@ static bool take_records(peer_t *peer)
             return true;
         if (status == MBEDTLS_ERR_SSL_CLIENT_RECONNECT)
             return start_over(peer);
-        if (status == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY)
+        if (status == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) {
+            mbedtls_ssl_close_notify(&peer->ssl); /* owed: RFC 5246 section 7.2.1 */
             printf("closed %s\n", peer->device);
-        else
+        } else {
             report_failure(peer, status);
+        }
         return false;
     }
 }
