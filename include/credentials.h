@@ -50,23 +50,6 @@ void credentials_format_date(const mbedtls_x509_time *date, char text[static CRE
 /* A certificate's date in seconds of Unix time; INT64_MAX where time_t cannot hold it. */
 int64_t credentials_seconds(const mbedtls_x509_time *date);
 
-/* Puts the SHA-256 of all that `source` names, the passphrase aside, into `digest`, without parsing any of
- * it. False: something cannot be read. */
-bool credentials_digest(const credentials_source_t *source, unsigned char digest[static 32]);
-
-/* What the files of a source look like from outside. */
-typedef struct {
-    struct {
-        uint64_t device, inode, size;
-        int64_t changed_s, changed_ns; /* when the inode changed last, which nobody can set */
-    } files[3];
-} credentials_stamp_t;
-
-/* Takes the stamp of all that `source` names, the passphrase aside: equal stamps, equal content, without
- * reading it. False: there can be none, since something is missing, is no plain file, or was changed so
- * lately that a second change might leave no trace. */
-bool credentials_stamp(const credentials_source_t *source, credentials_stamp_t *stamp);
-
 /* Where the clock stands before the day this program was built, which is the likely cause of any certificate
  * that "is not yet valid", says so in a clause to append to a message; else "". A Raspberry Pi has no clock
  * of its own. */

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "file.h"
+
 /* Whether there are any. */
 bool embedded_is_present(void);
 
@@ -15,5 +17,9 @@ typedef const unsigned char *embedded_file_t(size_t *length);
  * the last. */
 embedded_file_t embedded_certificates;
 embedded_file_t embedded_key;
+
+/* Reads the file `path`, or, where that is NULL, `embedded`: as file_read(). */
+bool embedded_or_file(const char *path, size_t maximum, embedded_file_t *embedded, file_content_t *content,
+                      const char **reason);
 
 #endif

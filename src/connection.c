@@ -3,9 +3,10 @@
 #include <string.h>
 
 #include "file.h"
+#include "fingerprint.h"
 #include "log.h"
 
-_Static_assert(sizeof(credentials_stamp_t) == SESSION_STAMP_SIZE, "a saved session holds the stamp");
+_Static_assert(sizeof(fingerprint_stamp_t) == SESSION_STAMP_SIZE, "a saved session holds the stamp");
 
 void connection_init(connection_t *connection)
 {
@@ -30,13 +31,13 @@ const char *connection_error_text(const connection_t *connection)
 
 /* Whether the saved session was made with our credentials; notes which these are. The stamp spares reading
  * and digesting them; where there is none, the digest was made. */
-static bool fits_credentials(connection_t *connection, const credentials_stamp_t *stamp,
+static bool fits_credentials(connection_t *connection, const fingerprint_stamp_t *stamp,
                              unsigned char digest[static SESSION_BINDING_SIZE])
 {
     session_t *saved = &connection->saved;
     if (stamp != NULL && memcmp(saved->stamp, stamp, sizeof *stamp) == 0)
         return true;
-    if (stamp != NULL && !credentials_digest(&connection->config.credentials, digest))
+    if (stamp != NULL && !fingerprint_digest(&connection->config.credentials, digest))
         return false;
     bool fits = memcmp(saved->digest, digest, SESSION_BINDING_SIZE) == 0;
     memcpy(saved->digest, digest, SESSION_BINDING_SIZE);
@@ -50,7 +51,7 @@ static bool fits_credentials(connection_t *connection, const credentials_stamp_t
 /* Takes what the last run saved. It is good for the same server, name, credentials and libraries only. */
 static void take_session(connection_t *connection)
 {
-    credentials_stamp_t stamp;
+    fingerprint_stamp_t stamp;
     unsigned char digest[SESSION_BINDING_SIZE];
     const connection_config_t *config = &connection->config;
     const dtls_config_t *dtls = &config->dtls;
@@ -64,8 +65,8 @@ static void take_session(connection_t *connection)
     if (config->session_file == NULL ||
         !session_bind(connection->binding, parts, sizeof parts / sizeof parts[0]))
         return;
-    bool stamped = credentials_stamp(&config->credentials, &stamp);
-    if (!stamped && !credentials_digest(&config->credentials, digest))
+    bool stamped = fingerprint_stamp(&config->credentials, &stamp);
+    if (!stamped && !fingerprint_digest(&config->credentials, digest))
         return; /* credentials that cannot be read are told of when they are loaded */
     session_take(config->session_file, connection->binding, &connection->saved);
     if (fits_credentials(connection, stamped ? &stamp : NULL, digest))

