@@ -34,9 +34,9 @@ typedef struct {
     uint64_t maximum;    /* payloads that may wait */
     int directory;       /* descriptors; -1: not open */
     int counter;
-    uint64_t last;    /* the number given last, when we looked, or gave it */
-    uint64_t waiting; /* payloads seen waiting then */
-    uint64_t own;     /* the last number that this run gave; 0: none */
+    uint64_t last;           /* the number given last, when we looked, or gave it */
+    uint64_t waiting;        /* payloads seen waiting then */
+    uint64_t first_own, own; /* the first and the last number that this run gave; 0: none */
 
     uint64_t until;              /* our turn goes up to this number */
     uint64_t current;            /* the payload that queue_next() gave; before the first: 0 */
@@ -45,7 +45,7 @@ typedef struct {
     bool complete; /* there are no more up to `until` than those in the batch */
     uint64_t foreign;
     char foreign_name[NAME_MAX + 1]; /* one of them */
-    bool foreign_told;
+    bool foreign_told, own_looked_for;
     char error[PATH_MAX + 512];
 } queue_t;
 
@@ -68,8 +68,9 @@ queue_outcome_t queue_take_turn(queue_t *queue, wait_limit_t limit);
 
 /* Reads the next payload, oldest first, up to the last that this run added, or, where it added none, the last
  * that waited when its turn came. QUEUE_OK: it is in `payload` and `*length`, and stays in the queue until
- * queue_remove(). QUEUE_END: that was all. QUEUE_UNSENDABLE: an entry was set aside, or could
- * not be read, or is not ours and left alone: queue->error tells. QUEUE_FAILED. */
+ * queue_remove(). QUEUE_END: that was all. QUEUE_UNSENDABLE: an entry was set aside, now or
+ * while this run waited for its turn, or could not be read, or is not ours and left alone: queue->error
+ * tells. QUEUE_FAILED. */
 queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length);
 
 /* Whether queue_next() might give another one. */

@@ -230,6 +230,8 @@ static queue_outcome_t add_locked(queue_t *queue, const void *payload, size_t le
     if (!file_put_synced(queue->directory, name, temporary_name, payload, length, &reason))
         return fail(queue, QUEUE_FAILED, ": the payload is not queued: %s", reason);
     queue->own = queue->last;
+    if (queue->first_own == 0)
+        queue->first_own = queue->own;
     queue->waiting++;
     return QUEUE_OK;
 }
@@ -274,6 +276,27 @@ static bool finds_foreign(queue_t *queue)
     return true;
 }
 
+/* A run that had its turn before us may have found that what we added can never be sent. Told once. */
+static bool finds_own_failed(queue_t *queue)
+{
+    char name[NAME_SIZE], moved[sizeof failed_name + NAME_SIZE];
+    struct stat status;
+    if (queue->own_looked_for)
+        return false;
+    queue->own_looked_for = true;
+    for (uint64_t number = queue->first_own; number != 0 && number <= queue->own; number++) {
+        format_name(number, name);
+        snprintf(moved, sizeof moved, "%s/%s", failed_name, name);
+        if (fstatat(queue->directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 &&
+            fstatat(queue->directory, moved, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+            fail(queue, QUEUE_UNSENDABLE, "/%s: was moved there by another run, since it can never be sent",
+                 moved);
+            return true;
+        }
+    }
+    return false;
+}
+
 static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length)
 {
     char name[NAME_SIZE];
@@ -300,7 +323,7 @@ static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static
 
 queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length)
 {
-    if (finds_foreign(queue))
+    if (finds_foreign(queue) || finds_own_failed(queue))
         return QUEUE_UNSENDABLE;
     while (queue_has_more(queue)) {
         if (queue->next == queue->batched && look_around(queue) != QUEUE_OK)

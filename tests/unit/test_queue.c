@@ -729,6 +729,36 @@ static void what_the_server_does_not_take_is_set_aside_with_its_reason(void **st
     assert_sends(&ours, "small");
 }
 
+static void who_waited_is_told_that_another_run_set_its_payload_aside(void **state)
+{
+    (void)state;
+    begin_both();
+    add(&ours, "small");
+    add(&ours, "large");
+    open_for(&theirs, MANY); /* as a flush */
+    take_turn(&theirs);
+    assert_sends(&theirs, "small");
+    assert_next(&theirs, "large");
+    queue_set_aside(&theirs, "larger than 2 bytes");
+    queue_close(&theirs);
+    take_turn(&ours);
+    assert_int_equal(queue_next(&ours, payload, &length), QUEUE_UNSENDABLE);
+    assert_told(&ours, "/failed/0000000000000002: was moved there by another run");
+    assert_end(&ours);
+}
+
+static void what_another_run_has_sent_is_no_failure(void **state)
+{
+    (void)state;
+    begin_both();
+    add(&ours, "small");
+    take_turn(&theirs);
+    assert_sends(&theirs, "small");
+    queue_close(&theirs);
+    take_turn(&ours);
+    assert_end(&ours);
+}
+
 static void nothing_in_failed_is_ever_overwritten(void **state)
 {
     (void)state;
@@ -847,6 +877,8 @@ int main(void)
         test(what_can_never_be_sent_is_moved_to_failed_and_told_and_the_rest_goes_on),
         test(an_empty_payload_and_a_largest_one_can_be_sent),
         test(what_the_server_does_not_take_is_set_aside_with_its_reason),
+        test(who_waited_is_told_that_another_run_set_its_payload_aside),
+        test(what_another_run_has_sent_is_no_failure),
         test(nothing_in_failed_is_ever_overwritten),
         test(what_cannot_be_moved_stays_and_is_told_and_the_rest_goes_on),
         test(what_is_no_payload_is_left_alone_and_told_once),
