@@ -53,10 +53,10 @@ ALL_LDLIBS   = $(MBEDTLS_LIBS) $(LDLIBS)
 # Static, and position-independent where the C library has the means; Debian's for 32-bit ARM has not.
 KIND = -pie
 ifeq ($(STATIC),1)
-$(BUILD)/src/resolve.o: ALL_CPPFLAGS += -DSTATIC_BUILD
+$(BUILD)/src/system/resolve.o: ALL_CPPFLAGS += -DSTATIC_BUILD
 $(BUILD)/dtls-send: KIND := $(shell printf 'int main(void) { return 0; }' | $(CC) -static-pie -x c - -o /dev/null 2>/dev/null \
                               && echo -static-pie || echo -static)
-# The linker warns that getaddrinfo() will need the modules of this glibc; src/resolve.c does without them.
+# The linker warns that getaddrinfo() will need the modules of this glibc; src/system/resolve.c does without them.
 $(BUILD)/dtls-send: QUIETLY = 2>$@.log; status=$$?; \
     sed '/resolve\.o: in function/d; /getaddrinfo. in statically linked/d' $@.log >&2; rm -f $@.log; exit $$status
 endif
@@ -64,13 +64,13 @@ endif
 Q = $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@echo '  $(1)')
 
-SOURCES := $(wildcard src/*.c)
+SOURCES := $(wildcard src/*.c src/*/*.c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 MODULES := $(filter-out $(BUILD)/src/main.o,$(OBJECTS))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 TEST_TOOLS := $(BUILD)/inboxd $(BUILD)/tests/ten_lines $(BUILD)/tests/names.so
-C_FILES := $(wildcard src/*.c include/*.h tests/*/*.c tests/*/*.h)
+C_FILES := $(SOURCES) $(wildcard include/*.h include/*/*.h tests/*/*.c tests/*/*.h)
 SCRIPTS := $(wildcard certs/*.sh tests/*/*.sh .ci/*)
 
 SANITIZERS    := -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -97,8 +97,8 @@ $(BUILD)/dtls-send: $(OBJECTS)
 # A program that holds a key can be run by all, and read by its owner alone.
 MODE     := $(if $(EMBED),711,755)
 EMBEDDED := $(if $(EMBED),$(abspath $(EMBED)/cert.crt $(EMBED)/key.pem))
-$(BUILD)/src/embedded.o: $(EMBEDDED) $(BUILD)/embedded
-$(BUILD)/src/embedded.o: EMBED_FLAG := $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
+$(BUILD)/src/credentials/embedded.o: $(EMBEDDED) $(BUILD)/embedded
+$(BUILD)/src/credentials/embedded.o: EMBED_FLAG := $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
 PRIVATELY := $(if $(EMBED),umask 077;)
 
 # Changes when EMBED does.
@@ -107,7 +107,7 @@ $(BUILD)/embedded: FORCE
 	@echo '$(EMBEDDED)' | cmp -s - $@ || echo '$(EMBEDDED)' > $@
 
 # Changes when STATIC does.
-$(BUILD)/src/resolve.o: $(BUILD)/static
+$(BUILD)/src/system/resolve.o: $(BUILD)/static
 $(BUILD)/static: FORCE
 	@mkdir -p $(@D)
 	@echo '$(STATIC)' | cmp -s - $@ || echo '$(STATIC)' > $@
@@ -118,7 +118,7 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/random.c src/wait.c src/file.c)
+$(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/system/random.c src/system/wait.c src/store/file.c)
 	$(call say,LINK    $@)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 

@@ -22,10 +22,10 @@
 #include <mbedtls/ctr_drbg.h>
 #include <mbedtls/ssl.h>
 
-#include "credentials.h"
-#include "identity.h"
-#include "transport.h"
-#include "wait.h"
+#include "credentials/credentials.h"
+#include "dtls/identity.h"
+#include "dtls/transport.h"
+#include "system/wait.h"
 
 #define DTLS_PAYLOAD_MAX 16384 /* bytes in one record (RFC 5246 section 6.2.1) */
 #define DTLS_MTU_DEFAULT 1232  /* IPv6's least MTU, 1280, less the IPv6 and UDP headers */

@@ -10,13 +10,13 @@
 #include <mbedtls/platform_util.h>
 #include <mbedtls/version.h>
 
-#include "compat.h"
-#include "diagnose.h"
+#include "dtls/compat.h"
+#include "dtls/diagnose.h"
+#include "dtls/policy.h"
 #include "dtls_internal.h"
-#include "log.h"
-#include "policy.h"
-#include "random.h"
-#include "resolve.h"
+#include "system/log.h"
+#include "system/random.h"
+#include "system/resolve.h"
 
 enum {
     RETRANSMIT_FIRST_MS = 1000, /* RFC 6347 section 4.2.4.1 */

@@ -6,18 +6,18 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-#include "check.h"
-#include "connection.h"
-#include "delivery.h"
-#include "embedded.h"
-#include "file.h"
-#include "log.h"
-#include "options.h"
-#include "output.h"
-#include "payload.h"
-#include "process.h"
-#include "queue.h"
-#include "random.h"
+#include "command/options.h"
+#include "command/output.h"
+#include "command/payload.h"
+#include "credentials/check.h"
+#include "credentials/embedded.h"
+#include "run/connection.h"
+#include "run/delivery.h"
+#include "store/file.h"
+#include "store/queue.h"
+#include "system/log.h"
+#include "system/process.h"
+#include "system/random.h"
 
 /* The time to read the configuration file, which may set another for the run. */
 enum { READING_MS = 60000 };

@@ -1,4 +1,4 @@
-"""What a static program must not do: see the comment in src/resolve.c."""
+"""What a static program must not do: see the comment in src/system/resolve.c."""
 
 import os
 import subprocess

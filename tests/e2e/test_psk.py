@@ -17,7 +17,7 @@ UNUSABLE = 78
 
 ANSWERED = ["--wait", "8", "--count", "1"]
 
-# How openssl(1) calls the suites of src/policy.c.
+# How openssl(1) calls the suites of src/dtls/policy.c.
 SUITES = {
     "ECDHE_PSK_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-PSK-CHACHA20-POLY1305",
     "PSK_WITH_CHACHA20_POLY1305_SHA256": "PSK-CHACHA20-POLY1305",

@@ -4,9 +4,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "command/options.h"
 #include "fuzz.h"
-#include "log.h"
-#include "options.h"
+#include "system/log.h"
 
 enum { ARGUMENTS_MAX = 64, ERROR_SIZE = 256, WEEK_MS = 604800000 };
 

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "command/payload.h"
 #include "fuzz.h"
-#include "payload.h"
 
 enum { HEX = 4, PIPE = 8, REPEATED = 16, TEXT_MAX = 3 * PAYLOAD_MAX };
 

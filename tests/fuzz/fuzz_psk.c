@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "credentials/psk.h"
 #include "fuzz.h"
-#include "psk.h"
 
 enum { ERROR_SIZE = 256 };
 

@@ -8,7 +8,7 @@
 
 #include "../unit/scratch.h"
 #include "fuzz.h"
-#include "queue.h"
+#include "store/queue.h"
 
 enum { PAYLOADS_MAX = 64, ENTRIES_MAX = 24, STEPS_MAX = 48, WAIT_MS = 60000, PRIVATE = S_IRUSR | S_IWUSR };
 

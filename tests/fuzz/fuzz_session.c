@@ -7,13 +7,13 @@
 
 #include "../unit/scratch.h"
 #include "exchange.h"
-#include "file.h"
 #include "server.h"
-#include "session.h"
+#include "store/file.h"
+#include "store/session.h"
 
 enum { IMAGE_MAX = 65536, WAYS = 4, RAW = 0, EDITED = 2, SUM_SIZE = 8 };
 
-/* As src/session.c has them: the file's header ends, and in it both lengths begin. */
+/* As src/store/session.c has them: the file's header ends, and in it both lengths begin. */
 enum { HEADER_SIZE = 304, LENGTHS_OFFSET = 128 };
 
 typedef struct {
@@ -99,7 +99,7 @@ static void take_edit(image_t *image, input_t *edits)
             bytes);
 }
 
-/* FNV-1a, as src/session.c has it. */
+/* FNV-1a, as src/store/session.c has it. */
 static void correct_sum(image_t *image)
 {
     uint64_t sum = UINT64_C(14695981039346656037);

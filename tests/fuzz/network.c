@@ -8,8 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "random.h"
-#include "wait.h"
+#include "system/random.h"
+#include "system/wait.h"
 
 enum {
     DATAGRAM_MAX = 17000,
@@ -182,7 +182,7 @@ static bool send_unasked(void)
     return network.count > 0;
 }
 
-/* --- Instead of src/wait.c and src/random.c --- */
+/* --- Instead of src/system/wait.c and src/system/random.c --- */
 
 int64_t wait_now_us(void)
 {

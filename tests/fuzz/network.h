@@ -1,6 +1,7 @@
 /* In the place of the network, the clock and the kernel's randomness: datagrams go to the server in this
  * process, and come back as the fuzzer's script wants it; time passes only where somebody waits; randomness
- * is always the same. Replaces src/wait.c and src/random.c, and socket calls of the C library. */
+ * is always the same. Replaces src/system/wait.c and src/system/random.c, and socket calls of the C library.
+ */
 #ifndef NETWORK_H
 #define NETWORK_H
 

@@ -13,7 +13,7 @@ export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 
 # The names of all options, for the fuzzer to put together.
-sed -n 's/^    {"\([a-z0-9-]*\)",.*/"--\1"/p' src/option*.c >"$BUILD/options.dictionary"
+sed -n 's/^    {"\([a-z0-9-]*\)",.*/"--\1"/p' src/command/option_table.c >"$BUILD/options.dictionary"
 
 # The last number that follows $1 in the log $2.
 figure() {

@@ -4,8 +4,8 @@
 #include <mbedtls/ssl_ticket.h>
 
 #include "../unit/make_certs.h"
-#include "compat.h"
-#include "random.h"
+#include "dtls/compat.h"
+#include "system/random.h"
 
 enum { DOWNLINKS_MAX = 64, ASSOCIATION_MAX = 32768, TICKET_LIFETIME_S = 1 << 30, APPLICATION_DATA = 23 };
 

@@ -3,7 +3,7 @@
 #ifndef SERVER_H
 #define SERVER_H
 
-#include "credentials.h"
+#include "credentials/credentials.h"
 #include "fuzz.h"
 #include "network.h"
 

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file.h"
+#include "store/file.h"
 
 enum { MESSAGE_MAX = 16384 }; /* bytes in one record */
 

@@ -17,8 +17,8 @@
 
 #include "boxes.h"
 #include "service.h"
+#include "system/wait.h"
 #include "tls.h"
-#include "wait.h"
 
 enum { RECEIVE_BUFFER = 4 << 20 }; /* bytes: a fleet's cron jobs all fire at :00 */
 

@@ -11,10 +11,10 @@
 #include <mbedtls/oid.h>
 
 #include "boxes.h"
-#include "compat.h"
-#include "random.h"
+#include "dtls/compat.h"
 #include "record.h"
-#include "wait.h"
+#include "system/random.h"
+#include "system/wait.h"
 
 enum {
     HANDSHAKE_MTU = 1232, /* IPv6's least MTU less its headers and UDP's */

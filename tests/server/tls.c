@@ -5,9 +5,9 @@
 
 #include <mbedtls/error.h>
 
-#include "compat.h"
-#include "file.h"
-#include "random.h"
+#include "dtls/compat.h"
+#include "store/file.h"
+#include "system/random.h"
 
 enum { FILE_MAX = 1 << 20, CACHE_ENTRIES = 1024, TICKET_LIFETIME_S = 86400 };
 

@@ -17,7 +17,7 @@
 #include <mbedtls/version.h>
 #include <mbedtls/x509_crt.h>
 
-#include "random.h"
+#include "system/random.h"
 
 /* What a file holds, or a part of it. */
 typedef struct {

@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "config.h"
+#include "command/config.h"
 #include "scratch.h"
 
 static config_t config;

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "credentials.h"
+#include "credentials/credentials.h"
 #include "make_certs.h"
 #include "scratch.h"
 

@@ -21,8 +21,8 @@
 
 #include <cmocka.h>
 
-#include "file.h"
 #include "scratch.h"
+#include "store/file.h"
 
 static char events[64];    /* what was called: s a file's sync, r rename, d a directory's sync */
 static char failing;       /* of which this one fails */

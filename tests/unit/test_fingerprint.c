@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "fingerprint.h"
+#include "credentials/fingerprint.h"
 #include "scratch.h"
 
 /* How far the clock of this program is ahead. */

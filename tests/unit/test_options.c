@@ -11,10 +11,10 @@
 
 #include <cmocka.h>
 
-#include "log.h"
-#include "option_table.h"
-#include "options.h"
+#include "command/option_table.h"
+#include "command/options.h"
 #include "scratch.h"
+#include "system/log.h"
 
 static options_t options;
 static char error[256];

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "output.h"
+#include "command/output.h"
 #include "scratch.h"
 
 enum { LARGEST = 16384, CAPTURED_MAX = 1 << 18 };

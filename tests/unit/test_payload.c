@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "payload.h"
+#include "command/payload.h"
 #include "scratch.h"
 
 static payload_reader_t reader;

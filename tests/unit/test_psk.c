@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "psk.h"
+#include "credentials/psk.h"
 #include "scratch.h"
 
 /* Of the name, the program's own name, the reason and the advice, none has these in it. */

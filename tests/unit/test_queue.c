@@ -16,8 +16,8 @@
 
 #include <cmocka.h>
 
-#include "queue.h"
 #include "scratch.h"
+#include "store/queue.h"
 
 enum { MANY = 10000, LISTING = 4000, PATIENCE_MS = 20000 };
 

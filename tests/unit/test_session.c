@@ -17,9 +17,9 @@
 
 #include <cmocka.h>
 
-#include "file.h"
 #include "scratch.h"
-#include "session.h"
+#include "store/file.h"
+#include "store/session.h"
 
 static const unsigned char binding[SESSION_BINDING_SIZE] = "bound to this";
 static int64_t clock_offset_s;

@@ -1,0 +1,66 @@
+/* Small files, whole and safely: read, taken, put, locked. */
+#ifndef FILE_H
+#define FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "system/wait.h"
+
+/* A file's content. One NUL, not counted in `length`, follows the last byte, as mbed TLS's PEM parsers want
+ * it. */
+typedef struct {
+    unsigned char *bytes; /* owned; NULL: nothing is held */
+    size_t length;
+} file_content_t;
+
+/* Reads the whole of the regular file (or pipe) `path`, at most `maximum` bytes, into `content`, which
+ * file_content_free() must release. False where that fails, with the reason ("No such file or directory",
+ * "is a directory", "larger than 1048576 bytes") in `*reason`, a string that is valid until the next call. */
+bool file_read(const char *path, size_t maximum, file_content_t *content, const char **reason);
+
+typedef enum {
+    FILE_OK,
+    FILE_ABSENT,  /* there is none of that name */
+    FILE_UNFIT,   /* it is not such a file, or not ours to read: that will not change by itself */
+    FILE_DAMAGED, /* the disk failed on it; that may be the disk's state, and not the file's */
+    FILE_FAILED   /* the system failed (no memory, no descriptor); a later try may do */
+} file_outcome_t;
+
+/* Reads the private file `name` in `directory`: regular, our own, mode 0600, with a single name, and not by a
+ * symbolic link. Otherwise as file_read(); `*reason` is set for all but FILE_OK. */
+file_outcome_t file_read_private(int directory, const char *name, size_t maximum, file_content_t *content,
+                                 const char **reason);
+
+/* Takes a private file: reads it and removes its name, so that of any number of processes one alone gets it,
+ * once. Only a regular file of our own with mode 0600 and a single name is taken, never by a symbolic link.
+ * False, with the reason in `*reason`: somebody else has it, it is not such a file, or its name could not be
+ * removed, and then its content must not be used. */
+bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason);
+
+/* Puts a private file (0600) in place at once: others see the old content or the new, never a part. A
+ * symbolic link is replaced, and not followed; a device or directory is left alone. Not synced to the disk.
+ * False:
+ * `*reason` says why, and nothing is left behind. */
+bool file_put(const char *path, const void *bytes, size_t length, const char **reason);
+
+/* Puts the private file `name` into `directory`, by way of the name `temporary` there, which is the caller's
+ * to use alone. True: the file and its name are on the disk. False: `*reason` says why, and nothing is left
+ * behind. */
+bool file_put_synced(int directory, const char *name, const char *temporary, const void *bytes, size_t length,
+                     const char **reason);
+
+/* Syncs what is written, or a directory's names, to the disk (fsync(2)). False: errno says why not. */
+bool file_sync(int fd);
+
+/* Locks `fd` (flock(2)) against all other processes, waiting for it until `limit`. WAIT_READY: it is ours
+ * until it is closed or the process ends, however it ends. */
+wait_outcome_t file_lock(int fd, wait_limit_t limit);
+
+/* Whether both paths lead to one existing file; `other` may be NULL, which none is. */
+bool file_is_same(const char *path, const char *other);
+
+/* Wipes and frees: what was read may be a key. Harmless on a zeroed or freed content. */
+void file_content_free(file_content_t *content);
+
+#endif
