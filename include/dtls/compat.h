@@ -72,10 +72,10 @@ static inline void compat_groups_and_signatures(mbedtls_ssl_config *config)
 #endif
 }
 
-/* Basic constraints say CA, or it is of the time before there were any (X.509 v1). */
-static inline int compat_is_ca(const mbedtls_x509_crt *certificate)
+/* Whether the basic constraints say CA (RFC 5280 section 4.2.1.9); a certificate of version 1 has none. */
+static inline bool compat_is_ca(const mbedtls_x509_crt *certificate)
 {
-    return certificate->MBEDTLS_PRIVATE(ca_istrue) || certificate->version < 3;
+    return certificate->MBEDTLS_PRIVATE(ca_istrue) != 0;
 }
 
 /* Whether the server gave the session an id, or a ticket, to resume it by. */

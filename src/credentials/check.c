@@ -6,7 +6,7 @@
 
 #include "credentials/embedded.h"
 
-enum { NAME_MAX_LENGTH = 512, DAY_S = 86400, SECURE_PSK_BYTES = 16 };
+enum { DAY_S = 86400, SECURE_PSK_BYTES = 16 };
 
 static const char *name_of(const char *path)
 {
@@ -20,6 +20,11 @@ static int64_t days_until(const mbedtls_x509_time *date)
     return seconds >= 0 ? seconds / DAY_S : -1;
 }
 
+static const char *days_word(int64_t days)
+{
+    return days == 1 ? "day" : "days";
+}
+
 static void print_validity(FILE *stream, const mbedtls_x509_crt *certificate)
 {
     char from[CREDENTIALS_DATE_SIZE], to[CREDENTIALS_DATE_SIZE];
@@ -31,18 +36,15 @@ static void print_validity(FILE *stream, const mbedtls_x509_crt *certificate)
     else if (mbedtls_x509_time_is_past(&certificate->valid_to))
         fprintf(stream, "expired\n");
     else
-        fprintf(stream, "%lld days left\n", (long long)days_until(&certificate->valid_to));
+        fprintf(stream, "%lld %s left\n", (long long)days_until(&certificate->valid_to),
+                days_word(days_until(&certificate->valid_to)));
 }
 
-/* What a certificate says about itself goes to a terminal: control characters are none of its business. */
 static void print_name(FILE *stream, const char *label, const mbedtls_x509_name *name)
 {
-    char text[NAME_MAX_LENGTH];
-    int length = mbedtls_x509_dn_gets(text, sizeof text, name);
-    fprintf(stream, "  %-9s ", label);
-    for (int i = 0; i < length; i++)
-        putc((unsigned char)text[i] < ' ' || text[i] == 0x7f ? '?' : text[i], stream);
-    fputs(length < 0 ? "(too long to be shown)\n" : "\n", stream);
+    char text[CREDENTIALS_NAME_SIZE];
+    credentials_format_name(name, text);
+    fprintf(stream, "  %-9s %s\n", label, text);
 }
 
 static void print_own(FILE *stream, const credentials_source_t *source, const credentials_t *credentials)
@@ -92,22 +94,11 @@ static void print_psk(FILE *stream, const credentials_source_t *source, const ps
         fprintf(stream, "  warning:  a key of less than 128 bits can be guessed\n");
 }
 
-/* The first of the chain to expire. */
-static const mbedtls_x509_crt *find_first_to_expire(const mbedtls_x509_crt *chain)
-{
-    const mbedtls_x509_crt *first = chain;
-    for (; chain != NULL; chain = chain->next) {
-        if (credentials_seconds(&chain->valid_to) < credentials_seconds(&first->valid_to))
-            first = chain;
-    }
-    return first;
-}
-
 static bool lasts(const credentials_source_t *source, const credentials_t *credentials, uint64_t renew_days,
                   char *error, size_t size)
 {
     char date[CREDENTIALS_DATE_SIZE];
-    const mbedtls_x509_crt *first = find_first_to_expire(&credentials->chain);
+    const mbedtls_x509_crt *first = credentials_first_to_expire(credentials);
     int64_t days = days_until(&first->valid_to);
     if (days >= (int64_t)renew_days)
         return true;
@@ -117,8 +108,8 @@ static bool lasts(const credentials_source_t *source, const credentials_t *crede
     if (days < 0)
         snprintf(error, size, "%s: %sexpired %s; get a new certificate", path, which, date);
     else
-        snprintf(error, size, "%s: %sexpires %s, in less than %lld days; get a new certificate", path, which,
-                 date, (long long)days + 1);
+        snprintf(error, size, "%s: %sexpires %s, in less than %lld %s; get a new certificate", path, which,
+                 date, (long long)days + 1, days_word(days + 1));
     return false;
 }
 
@@ -141,15 +132,16 @@ bool check_credentials(const credentials_source_t *source, uint64_t renew_days, 
                        size_t size)
 {
     credentials_t credentials;
+    credentials_source_t resolved = credentials_resolve(source);
     credentials_init(&credentials);
-    bool usable = credentials_load(&credentials, source);
+    bool usable = credentials_load(&credentials, &resolved);
     if (!usable)
         snprintf(error, size, "%s", credentials.error);
-    if (source->psk_file == NULL)
-        usable = check_certificates(source, &credentials, stream) && usable &&
-                 lasts(source, &credentials, renew_days, error, size);
+    if (resolved.psk_file == NULL)
+        usable = check_certificates(&resolved, &credentials, stream) && usable &&
+                 lasts(&resolved, &credentials, renew_days, error, size);
     else if (usable)
-        print_psk(stream, source, &credentials.psk);
+        print_psk(stream, &resolved, &credentials.psk);
     credentials_free(&credentials);
     return usable;
 }

@@ -11,18 +11,19 @@
 
 #include <mbedtls/platform_util.h>
 
+#include "credentials/bundle.h"
 #include "credentials/embedded.h"
 #include "dtls/compat.h"
 #include "store/file.h"
 #include "system/log.h"
 #include "system/random.h"
+#include "system/wait.h"
 
 enum {
     CERTIFICATES_MAX = 4 << 20, /* bytes: Debian's whole bundle of public roots has 0.2 MB */
     KEY_MAX = 1 << 16,          /* bytes: an RSA key of 16384 bits has 13 kB */
     PASSPHRASE_MAX = 4096,
-    PUBLIC_KEY_MAX = 4200, /* bytes: an RSA key of 16384 bits, twice over */
-    CHAIN_MAX = 8          /* certificates sent: mbed TLS itself verifies no longer chain */
+    REPLACING_MS = 200 /* by then whoever replaces a certificate has replaced its key too */
 };
 
 static bool fail(credentials_t *credentials, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -53,6 +54,18 @@ void credentials_free(credentials_t *credentials)
     credentials_init(credentials);
 }
 
+credentials_source_t credentials_resolve(const credentials_source_t *source)
+{
+    credentials_source_t resolved = *source;
+    if (source->psk_file != NULL || embedded_is_present())
+        return resolved;
+    if (resolved.cert_file == NULL)
+        resolved.cert_file = "cert.crt";
+    if (resolved.key_file == NULL)
+        resolved.key_file = "key.pem";
+    return resolved;
+}
+
 int64_t credentials_seconds(const mbedtls_x509_time *date)
 {
     struct tm parts = {.tm_year = date->year - 1900,
@@ -77,16 +90,6 @@ static bool is_empty(const mbedtls_x509_crt *certificates)
     return certificates->raw.p == NULL;
 }
 
-static bool same_name(const mbedtls_x509_buf *a, const mbedtls_x509_buf *b)
-{
-    return a->len == b->len && memcmp(a->p, b->p, a->len) == 0;
-}
-
-static bool is_self_issued(const mbedtls_x509_crt *certificate)
-{
-    return same_name(&certificate->issuer_raw, &certificate->subject_raw);
-}
-
 /* DER certificates, one behind the other. */
 static int parse_der(mbedtls_x509_crt *certificates, const unsigned char *bytes, size_t length)
 {
@@ -103,8 +106,7 @@ static int parse_der(mbedtls_x509_crt *certificates, const unsigned char *bytes,
     return 0;
 }
 
-/* Adds the certificates of a file. Returns how many of them could not be read, or a negative mbed TLS error.
- */
+/* Adds the certificates of a file. Returns how many of them could not be read, or an mbed TLS error. */
 static int parse_certificates(mbedtls_x509_crt *certificates, const file_content_t *content)
 {
     /* Not strstr(3), which would stop at a NUL in DER. */
@@ -136,21 +138,29 @@ static bool load_bundle(credentials_t *credentials, const credentials_source_t *
     return true;
 }
 
-static void anchor_file(credentials_t *credentials, const char *path, const file_content_t *content)
+/* False: out of memory. What is no anchor is passed over: a bundle of roots may hold some of it. */
+static bool anchor_file(credentials_t *credentials, const char *path, const file_content_t *content)
 {
-    int status = parse_certificates(&credentials->anchors, content);
-    if (status != 0)
+    mbedtls_x509_crt bundle;
+    bool refused = false;
+    mbedtls_x509_crt_init(&bundle);
+    if (parse_certificates(&bundle, content) != 0)
         log_step("%s: holds certificates that cannot be read, which are not trusted", path);
+    int status = is_empty(&bundle) ? 0 : bundle_add_named_anchors(&bundle, &credentials->anchors, &refused);
+    if (refused)
+        log_step("%s: holds certificates that are not a CA's, which are not trusted", path);
+    mbedtls_x509_crt_free(&bundle);
+    return status == 0 || fail(credentials, "%s: out of memory", path);
 }
 
-/* What cannot be read in a directory is passed over: system directories hold other files, and dangling links.
- */
+/* System directories hold other files too, and dangling links: what cannot be read is passed over. */
 static bool anchor_directory(credentials_t *credentials, const char *path)
 {
     DIR *directory = opendir(path);
     if (directory == NULL)
         return fail(credentials, "%s: %s", path, strerror(errno));
-    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+    bool loaded = true;
+    for (const struct dirent *entry; loaded && (entry = readdir(directory)) != NULL;) {
         char name[4096];
         file_content_t content;
         const char *reason = NULL;
@@ -159,11 +169,11 @@ static bool anchor_directory(credentials_t *credentials, const char *path)
             stat(name, &status) != 0 || !S_ISREG(status.st_mode) ||
             !file_read(name, CERTIFICATES_MAX, &content, &reason))
             continue;
-        anchor_file(credentials, name, &content);
+        loaded = anchor_file(credentials, name, &content);
         file_content_free(&content);
     }
     closedir(directory);
-    return true;
+    return loaded;
 }
 
 static bool load_anchors(credentials_t *credentials, const char *path)
@@ -171,18 +181,19 @@ static bool load_anchors(credentials_t *credentials, const char *path)
     struct stat status;
     file_content_t content;
     const char *reason = NULL;
+    bool loaded;
     if (stat(path, &status) == 0 && S_ISDIR(status.st_mode)) {
-        if (!anchor_directory(credentials, path))
-            return false;
+        loaded = anchor_directory(credentials, path);
     } else {
         if (!file_read(path, CERTIFICATES_MAX, &content, &reason))
             return fail(credentials, "%s: %s; --ca names the trust anchors", path, reason);
-        anchor_file(credentials, path, &content);
+        loaded = anchor_file(credentials, path, &content);
         file_content_free(&content);
     }
-    if (is_empty(&credentials->anchors))
-        return fail(credentials, "%s: no certificate that can be read in it; --ca needs trust anchors", path);
-    return true;
+    if (loaded && is_empty(&credentials->anchors))
+        return fail(credentials, "%s: no CA certificate that can be read in it; --ca needs trust anchors",
+                    path);
+    return loaded;
 }
 
 /* The first line of the file; false with the error set. */
@@ -234,12 +245,8 @@ static bool load_key(credentials_t *credentials, const credentials_source_t *sou
 {
     const char *reason = NULL, *path = name_of(source->key_file);
     file_content_t key, passphrase;
-    struct stat status;
     if (!embedded_or_file(source->key_file, KEY_MAX, embedded_key, &key, &reason))
         return fail(credentials, "%s: %s; --key names this device's private key", path, reason);
-    if (source->key_file != NULL && stat(path, &status) == 0 && S_ISREG(status.st_mode) &&
-        (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        log_step("%s: others than its owner can read it (mode %04o)", path, (unsigned)status.st_mode & 07777);
     bool loaded = load_passphrase(credentials, source->passphrase_file, &passphrase) &&
                   parse_key(credentials, path, &key, &passphrase);
     file_content_free(&passphrase);
@@ -247,44 +254,36 @@ static bool load_key(credentials_t *credentials, const credentials_source_t *sou
     return loaded;
 }
 
-static bool is_valid_now(const mbedtls_x509_crt *certificate)
-{
-    return !mbedtls_x509_time_is_past(&certificate->valid_to) &&
-           !mbedtls_x509_time_is_future(&certificate->valid_from);
-}
-
-/* Whether the key's public half is the certificate's. mbedtls_pk_check_pair() would compute that half anew as
- * well, at the price of a signature, to find what only a damaged file has: two halves of a key that do not
- * belong together. */
-static bool fits(const mbedtls_x509_crt *certificate, const mbedtls_pk_context *key)
-{
-    unsigned char own[PUBLIC_KEY_MAX], theirs[PUBLIC_KEY_MAX];               /* filled from the end */
-    mbedtls_pk_context *public_key = (mbedtls_pk_context *)&certificate->pk; /* 2.28 asks for a mutable one */
-    int length = mbedtls_pk_write_pubkey_der((mbedtls_pk_context *)key, own, sizeof own);
-    return length > 0 && mbedtls_pk_write_pubkey_der(public_key, theirs, sizeof theirs) == length &&
-           memcmp(own + sizeof own - length, theirs + sizeof theirs - length, (size_t)length) == 0;
-}
-
-/* The certificate that the key belongs to, wherever it stands. After a renewal with the same key there may be
- * two: the one that is valid wins. NULL: none. */
-static const mbedtls_x509_crt *find_own(const credentials_t *credentials, const mbedtls_x509_crt *bundle)
-{
-    const mbedtls_x509_crt *own = NULL;
-    for (const mbedtls_x509_crt *next = bundle; next != NULL; next = next->next) {
-        if (!fits(next, &credentials->key))
-            continue;
-        if (is_valid_now(next))
-            return next;
-        if (own == NULL)
-            own = next;
-    }
-    return own;
-}
-
 void credentials_format_date(const mbedtls_x509_time *date, char text[static CREDENTIALS_DATE_SIZE])
 {
     snprintf(text, CREDENTIALS_DATE_SIZE, "%04d-%02d-%02d %02d:%02d:%02d UTC", date->year, date->mon,
              date->day, date->hour, date->min, date->sec);
+}
+
+void credentials_format_name(const mbedtls_x509_name *name, char text[static CREDENTIALS_NAME_SIZE])
+{
+    if (mbedtls_x509_dn_gets(text, CREDENTIALS_NAME_SIZE, name) < 0)
+        snprintf(text, CREDENTIALS_NAME_SIZE, "(too long to be shown)");
+    for (; *text != '\0'; text++) {
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = '?';
+    }
+}
+
+const mbedtls_x509_crt *credentials_first_to_expire(const credentials_t *credentials)
+{
+    const mbedtls_x509_crt *first = &credentials->chain;
+    for (const mbedtls_x509_crt *next = first; next != NULL; next = next->next) {
+        if (credentials_seconds(&next->valid_to) < credentials_seconds(&first->valid_to))
+            first = next;
+    }
+    return is_empty(first) ? NULL : first;
+}
+
+int64_t credentials_expiry(const credentials_t *credentials)
+{
+    const mbedtls_x509_crt *first = credentials_first_to_expire(credentials);
+    return first != NULL ? credentials_seconds(&first->valid_to) : INT64_MAX;
 }
 
 static bool check_dates(credentials_t *credentials, const char *path, const mbedtls_x509_crt *own)
@@ -304,86 +303,15 @@ static bool check_dates(credentials_t *credentials, const char *path, const mbed
     return true;
 }
 
-static int add(mbedtls_x509_crt *list, const mbedtls_x509_crt *certificate)
-{
-    return mbedtls_x509_crt_parse_der(list, certificate->raw.p, certificate->raw.len);
-}
-
-/* Whether `issuer` alone makes `certificate` trustworthy, dates aside. */
-static bool has_signed(const mbedtls_x509_crt *issuer, const mbedtls_x509_crt *certificate)
-{
-    mbedtls_x509_crt alone;
-    uint32_t flags = MBEDTLS_X509_BADCERT_NOT_TRUSTED;
-    mbedtls_x509_crt_init(&alone);
-    if (add(&alone, issuer) == 0)
-        mbedtls_x509_crt_verify((mbedtls_x509_crt *)certificate, &alone, NULL, NULL, &flags, NULL, NULL);
-    mbedtls_x509_crt_free(&alone);
-    return (flags & MBEDTLS_X509_BADCERT_NOT_TRUSTED) == 0;
-}
-
-/* Names settle it but where a CA has changed its key and kept its name; only then is a signature worth its
- * price. */
-static const mbedtls_x509_crt *find_issuer(const mbedtls_x509_crt *bundle,
-                                           const mbedtls_x509_crt *certificate)
-{
-    const mbedtls_x509_crt *found = NULL;
-    for (; bundle != NULL; bundle = bundle->next) {
-        if (!compat_is_ca(bundle) || !same_name(&bundle->subject_raw, &certificate->issuer_raw))
-            continue;
-        if (found == NULL || !has_signed(found, certificate))
-            found = bundle;
-    }
-    return found;
-}
-
-static bool holds(const mbedtls_x509_crt *list, const mbedtls_x509_crt *certificate)
-{
-    for (; list != NULL; list = list->next) {
-        if (list->raw.len == certificate->raw.len &&
-            memcmp(list->raw.p, certificate->raw.p, certificate->raw.len) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* The device's certificate and its issuers in the order that RFC 5246 section 7.4.2 asks for, less the root,
- * which the server must have anyhow. CAs that have certified each other make no circle of it. */
-static int build_chain(credentials_t *credentials, const mbedtls_x509_crt *bundle,
-                       const mbedtls_x509_crt *own)
-{
-    int status = add(&credentials->chain, own);
-    const mbedtls_x509_crt *last = own;
-    for (int count = 1; status == 0 && count < CHAIN_MAX && !is_self_issued(last); count++) {
-        last = find_issuer(bundle, last);
-        if (last == NULL || is_self_issued(last) || holds(&credentials->chain, last))
-            break;
-        status = add(&credentials->chain, last);
-    }
-    return status;
-}
-
-/* The CA certificates beside the device's own. Never one of the device's own key, old or new, though it may
- * claim to be a CA: who holds that key could then pass for any server. */
-static int anchor_bundle(credentials_t *credentials, const mbedtls_x509_crt *bundle)
-{
-    int status = 0;
-    for (; bundle != NULL && status == 0; bundle = bundle->next) {
-        if (compat_is_ca(bundle) && !fits(bundle, &credentials->key))
-            status = add(&credentials->anchors, bundle);
-    }
-    return status;
-}
-
 static bool sort_bundle(credentials_t *credentials, const credentials_source_t *source,
-                        const mbedtls_x509_crt *bundle)
+                        const mbedtls_x509_crt *bundle, const mbedtls_x509_crt *own)
 {
     const char *path = name_of(source->cert_file);
-    const mbedtls_x509_crt *own = find_own(credentials, bundle);
     if (own == NULL)
         return fail(credentials, "%s: the private key fits no certificate in %s", name_of(source->key_file),
                     path);
-    if (build_chain(credentials, bundle, own) != 0 ||
-        (source->ca == NULL && anchor_bundle(credentials, bundle) != 0))
+    if (bundle_build_chain(bundle, own, &credentials->chain) != 0 ||
+        (source->ca == NULL && bundle_add_anchors(bundle, &credentials->key, &credentials->anchors) != 0))
         return fail(credentials, "%s: out of memory", path);
     if (!check_dates(credentials, path, own))
         return false;
@@ -395,14 +323,60 @@ static bool sort_bundle(credentials_t *credentials, const credentials_source_t *
     return true;
 }
 
+/* A pipe gives what it holds only once. */
+static bool can_be_read_again(const char *path)
+{
+    struct stat status;
+    return path == NULL || (stat(path, &status) == 0 && S_ISREG(status.st_mode));
+}
+
+static bool read_pair(credentials_t *credentials, const credentials_source_t *source,
+                      mbedtls_x509_crt *bundle, const mbedtls_x509_crt **own)
+{
+    mbedtls_x509_crt_free(bundle);
+    mbedtls_x509_crt_init(bundle);
+    mbedtls_pk_free(&credentials->key);
+    mbedtls_pk_init(&credentials->key);
+    if (!load_bundle(credentials, source, bundle) || !load_key(credentials, source))
+        return false;
+    *own = bundle_find_own(bundle, &credentials->key);
+    return true;
+}
+
+/* A renewal replaces one file after the other; a run that comes between them finds a pair that does not fit.
+ * So such a pair is read once more. */
+static bool load_pair(credentials_t *credentials, const credentials_source_t *source,
+                      mbedtls_x509_crt *bundle, const mbedtls_x509_crt **own)
+{
+    if (!read_pair(credentials, source, bundle, own))
+        return false;
+    if (*own != NULL || !can_be_read_again(source->cert_file) || !can_be_read_again(source->key_file) ||
+        !can_be_read_again(source->passphrase_file))
+        return true;
+    wait_for(-1, 0, wait_limit_in(REPLACING_MS));
+    return read_pair(credentials, source, bundle, own);
+}
+
+static void note_exposure(const char *key_file)
+{
+    struct stat status;
+    if (key_file != NULL && stat(key_file, &status) == 0 && S_ISREG(status.st_mode) &&
+        (status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
+        log_step("%s: others than its owner can read it (mode %04o)", key_file,
+                 (unsigned)status.st_mode & 07777);
+}
+
 bool credentials_load(credentials_t *credentials, const credentials_source_t *source)
 {
     mbedtls_x509_crt bundle;
+    const mbedtls_x509_crt *own = NULL;
     if (source->psk_file != NULL)
         return psk_load(&credentials->psk, source->psk_file, credentials->error, sizeof credentials->error);
+    credentials_source_t resolved = credentials_resolve(source);
+    note_exposure(resolved.key_file);
     mbedtls_x509_crt_init(&bundle);
-    bool loaded = load_bundle(credentials, source, &bundle) && load_key(credentials, source) &&
-                  sort_bundle(credentials, source, &bundle);
+    bool loaded =
+        load_pair(credentials, &resolved, &bundle, &own) && sort_bundle(credentials, &resolved, &bundle, own);
     mbedtls_x509_crt_free(&bundle);
     return loaded;
 }

@@ -62,8 +62,9 @@ static bool digest_all(mbedtls_md_context_t *digest, const credentials_source_t 
     struct stat status;
     if (source->psk_file != NULL)
         return digest_file(digest, source->psk_file);
-    if (!digest_source(digest, source->cert_file, embedded_certificates) ||
-        !digest_source(digest, source->key_file, embedded_key))
+    credentials_source_t resolved = credentials_resolve(source);
+    if (!digest_source(digest, resolved.cert_file, embedded_certificates) ||
+        !digest_source(digest, resolved.key_file, embedded_key))
         return false;
     if (source->ca == NULL)
         return true;
@@ -85,12 +86,13 @@ bool fingerprint_digest(const credentials_source_t *source, unsigned char digest
 
 bool fingerprint_stamp(const credentials_source_t *source, fingerprint_stamp_t *stamp)
 {
-    const char *paths[3] = {source->cert_file, source->key_file, source->ca};
+    credentials_source_t resolved = credentials_resolve(source);
+    const char *paths[3] = {resolved.cert_file, resolved.key_file, resolved.ca};
     memset(stamp, 0, sizeof *stamp);
     if (source->psk_file != NULL) {
         paths[0] = source->psk_file;
         paths[1] = paths[2] = NULL;
-    } else if (source->cert_file == NULL || source->key_file == NULL) {
+    } else if (resolved.cert_file == NULL || resolved.key_file == NULL) {
         return false; /* built in: another build may hold others */
     }
     for (int i = 0; i < 3; i++) {
