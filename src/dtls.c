@@ -113,9 +113,8 @@ static void note_expiry(dtls_state_t *state, const mbedtls_x509_crt *certificate
 static int check_certificate(void *context, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
 {
     dtls_state_t *state = context;
-    if (depth == 0 && state->identity.address_length > 0 &&
-        !identity_has_address(&state->identity, certificate))
-        *flags |= MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    if (depth == 0)
+        *flags |= identity_find_faults(&state->identity, certificate);
     if ((*flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0)
         credentials_format_date(&certificate->valid_to, state->bad_date);
     else if ((*flags & MBEDTLS_X509_BADCERT_FUTURE) != 0)
@@ -271,6 +270,7 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
     }
     /* It would hold for application records too, and refuse any payload that is larger. */
     mbedtls_ssl_set_mtu(&state->ssl, 0);
+    policy_limit_forgeries(&state->ssl_config, compat_suite(compat_session(&state->ssl)));
     state->connected = true;
     log_step("connected to %s: %s handshake, %s, round trip %.1f ms", state->transport.peer,
              was_resumed(state) ? "resumed" : "full", mbedtls_ssl_get_ciphersuite(&state->ssl),

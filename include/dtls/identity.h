@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <mbedtls/x509_crt.h>
 
@@ -16,8 +17,12 @@ typedef struct {
 /* Takes a DNS name or an IP address as people write it. */
 void identity_set(identity_t *identity, const char *name);
 
-/* Whether the certificate carries the address among its iPAddress names (RFC 5280 section 4.2.1.6). mbed
- * TLS 2.28 knows none of these; DNS names are left to the library. */
-bool identity_has_address(const identity_t *identity, const mbedtls_x509_crt *certificate);
+/* Returns what is wrong with the server's certificate besides what mbed TLS finds by itself, which looks for
+ * a DNS name in the subjectAltName and, where there is none, in the common name. A set of flags:
+ * MBEDTLS_X509_BADCERT_CN_MISMATCH: the identity is an address, and not among the certificate's iPAddress
+ * names (RFC 5280 section 4.2.1.6), of which mbed TLS 2.28 knows none.
+ * MBEDTLS_X509_BADCERT_OTHER: there is no subjectAltName, which RFC 9525 section 6.3 asks for, and the
+ * extended key usage does not say that it is a server's. Such a common name may be any device's. */
+uint32_t identity_find_faults(const identity_t *identity, const mbedtls_x509_crt *certificate);
 
 #endif

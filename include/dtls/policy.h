@@ -20,4 +20,9 @@ const int *policy_cipher_suites(bool psk);
  * more than its record does. */
 int policy_apply_to_resumed(mbedtls_ssl_config *config);
 
+/* To be called once a connection is made or resumed, with its cipher suite: where that has a short tag, the
+ * connection is given up (MBEDTLS_ERR_SSL_INVALID_MAC) at the hundredth record that does not decrypt, those
+ * before it was saved included. */
+void policy_limit_forgeries(mbedtls_ssl_config *config, int suite);
+
 #endif

@@ -116,6 +116,7 @@ dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, con
         status = mbedtls_ssl_context_load(&state->ssl, blob->bytes + sizeof ends, blob->length - sizeof ends);
     if (status != 0)
         return dtls_explain(state, status);
+    policy_limit_forgeries(&state->ssl_config, compat_suite(compat_session(&state->ssl)));
     state->transport.round_trip_us = ends.round_trip_us;
     state->connected = true;
     return DTLS_OK;

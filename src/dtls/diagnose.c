@@ -84,6 +84,8 @@ static const struct {
     {MBEDTLS_X509_BADCERT_CN_MISMATCH, "not issued for the name "},
     {MBEDTLS_X509_BADCERT_NOT_TRUSTED, "not signed by a trusted CA"},
     {MBEDTLS_X509_BADCERT_EXT_KEY_USAGE, "not meant for servers (extended key usage)"},
+    {MBEDTLS_X509_BADCERT_OTHER,
+     "without a subjectAltName, and not said to be a server's (extended key usage)"},
     {MBEDTLS_X509_BADCERT_KEY_USAGE, "not meant for this use (key usage)"},
     {MBEDTLS_X509_BADCERT_BAD_MD, "signed with a weak hash"},
     {MBEDTLS_X509_BADCERT_BAD_PK, "signed with an unacceptable algorithm"},

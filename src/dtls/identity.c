@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <mbedtls/oid.h>
+
 void identity_set(identity_t *identity, const char *name)
 {
     snprintf(identity->name, sizeof identity->name, "%s", name);
@@ -19,7 +21,7 @@ void identity_set(identity_t *identity, const char *name)
         identity->address_length = 16;
 }
 
-bool identity_has_address(const identity_t *identity, const mbedtls_x509_crt *certificate)
+static bool has_address(const identity_t *identity, const mbedtls_x509_crt *certificate)
 {
     for (const mbedtls_x509_sequence *name = &certificate->subject_alt_names; name != NULL;
          name = name->next) {
@@ -29,4 +31,23 @@ bool identity_has_address(const identity_t *identity, const mbedtls_x509_crt *ce
             return true;
     }
     return false;
+}
+
+/* Not mbedtls_x509_crt_check_extended_key_usage(), which is content where nothing is said, or "any usage". */
+static bool says_server(const mbedtls_x509_crt *certificate)
+{
+    for (const mbedtls_x509_sequence *usage = &certificate->ext_key_usage; usage != NULL;
+         usage = usage->next) {
+        if (usage->buf.p != NULL && MBEDTLS_OID_CMP(MBEDTLS_OID_SERVER_AUTH, &usage->buf) == 0)
+            return true;
+    }
+    return false;
+}
+
+uint32_t identity_find_faults(const identity_t *identity, const mbedtls_x509_crt *certificate)
+{
+    if (identity->address_length > 0)
+        return has_address(identity, certificate) ? 0 : MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    bool has_names = certificate->subject_alt_names.buf.p != NULL;
+    return has_names || says_server(certificate) ? 0 : MBEDTLS_X509_BADCERT_OTHER;
 }

@@ -2,15 +2,18 @@
 
 #include "dtls/compat.h"
 
+enum { FORGERIES_MAX = 100 };
+
 /* ECDHE with AEAD only. ChaCha20-Poly1305 first: without AES instructions, as on a Pi Zero, it is the
- * fastest, and its records are 8 bytes shorter than those of GCM. CCM_8 is what constrained servers have (RFC
- * 7925 section 4.2). */
+ * fastest, and its records are 8 bytes shorter than those of GCM. CCM is what constrained servers have (RFC
+ * 7925 section 4.2): with the full tag where they can, and CCM_8 last, since its tag has only 8 bytes. */
 static const int cipher_suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
                                     MBEDTLS_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
                                     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
                                     MBEDTLS_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+                                    MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM,
                                     MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8,
                                     0};
 
@@ -66,4 +69,15 @@ int policy_apply_to_resumed(mbedtls_ssl_config *config)
     mbedtls_ssl_conf_dtls_anti_replay(config, MBEDTLS_SSL_ANTI_REPLAY_ENABLED);
     mbedtls_ssl_conf_renegotiation(config, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
     return compat_connection_id(config);
+}
+
+/* A tag of 8 bytes can be hit by chance, once in 2^64 tries. The limit keeps anyone from trying for long, as
+ * draft-ietf-uta-tls13-iot-profile asks. With full tags there is no limit: forging is hopeless there, and a
+ * limit would let anyone who can send 100 datagrams end a connection. mbed TLS counts only while a limit is
+ * set, saves the count with the connection, and by itself ends a handshake at the first such record. */
+void policy_limit_forgeries(mbedtls_ssl_config *config, int suite)
+{
+    bool short_tag =
+        suite == MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_CCM_8 || suite == MBEDTLS_TLS_PSK_WITH_AES_128_CCM_8;
+    mbedtls_ssl_conf_dtls_badmac_limit(config, short_tag ? FORGERIES_MAX : 0);
 }
