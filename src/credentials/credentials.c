@@ -273,11 +273,13 @@ void credentials_format_name(const mbedtls_x509_name *name, char text[static CRE
 const mbedtls_x509_crt *credentials_first_to_expire(const credentials_t *credentials)
 {
     const mbedtls_x509_crt *first = &credentials->chain;
-    for (const mbedtls_x509_crt *next = first; next != NULL; next = next->next) {
+    if (is_empty(first))
+        return NULL;
+    for (const mbedtls_x509_crt *next = first->next; next != NULL; next = next->next) {
         if (credentials_seconds(&next->valid_to) < credentials_seconds(&first->valid_to))
             first = next;
     }
-    return is_empty(first) ? NULL : first;
+    return first;
 }
 
 int64_t credentials_expiry(const credentials_t *credentials)

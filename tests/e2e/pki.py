@@ -25,6 +25,7 @@ SERVERS = {
     "server": ("server", "intermediate", {}),
     "server-p384": ("server", "intermediate", {"key": "P-384"}),
     "server-rsa": ("server", "intermediate", {"key": "RSA"}),
+    "server-rsa-1024": ("server", "intermediate", {"key": "RSA-1024"}),
     "server-localhost-only": ("server", "intermediate", {"names": "DNS:localhost"}),
     "server-ip-only": ("server", "intermediate", {"names": "IP:127.0.0.1"}),
     # The common name does not count beside a subjectAltName (RFC 6125 section 6.4.4).
@@ -38,6 +39,11 @@ SERVERS = {
     "server-expired": ("server", "intermediate", {"end": -1}),
     "server-not-yet-valid": ("server", "intermediate", {"start": 1}),
     "server-client-auth": ("server", "intermediate", {"usage": "clientAuth"}),
+    # No subjectAltName: the common name counts where the certificate says that it is a server's, and only there.
+    "server-common-name": ("localhost", "intermediate", {"names": None}),
+    "server-common-name-any-usage": ("localhost", "intermediate",
+                                     {"names": None, "usage": "anyExtendedKeyUsage"}),
+    "server-common-name-alone": ("localhost", "intermediate", {"names": None, "usage": None}),
     # What another device's owner holds, at its worst: it even names itself like the server.
     "other-device": ("localhost", "intermediate", {"usage": "clientAuth", "names": None}),
 }
@@ -146,9 +152,10 @@ class Pki:
     @staticmethod
     def _leaf_extensions(usage, differences):
         also_ca = differences.get("also_ca", False)
+        usage = differences.get("usage", usage)
         return (f"basicConstraints=critical,CA:{'TRUE' if also_ca else 'FALSE'}\n"
-                f"keyUsage=critical,digitalSignature{',keyCertSign' if also_ca else ''}\n"
-                f"extendedKeyUsage={differences.get('usage', usage)}")
+                f"keyUsage=critical,digitalSignature{',keyCertSign' if also_ca else ''}\n" +
+                (f"extendedKeyUsage={usage}" if usage else ""))
 
     def _issue(self, name, subject, issuer, extensions, differences):
         kind = differences.get("key", "P-256")
@@ -156,7 +163,8 @@ class Pki:
             self.key(name).write_bytes(self.key(differences["same_key_as"]).read_bytes())
             key_options = ["-key", self.key(name)]
         else:
-            new_key = ["rsa:2048"] if kind == "RSA" else ["ec", "-pkeyopt", f"ec_paramgen_curve:{kind}"]
+            new_key = {"RSA": ["rsa:2048"], "RSA-1024": ["rsa:1024"]}.get(
+                kind, ["ec", "-pkeyopt", f"ec_paramgen_curve:{kind}"])
             key_options = ["-newkey", *new_key, "-nodes", "-keyout", self.key(name)]
         # Long enough ago that a certificate which ends yesterday was valid once.
         start, end = differences.get("start", -30), differences.get("end", 30)

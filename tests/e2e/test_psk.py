@@ -144,7 +144,7 @@ def test_a_key_may_come_through_a_pipe(run, psk_inboxd):
 # Cipher suites
 
 def test_the_suites_that_are_tested_are_those_of_the_policy():
-    policy = Path(__file__).resolve().parents[2] / "src" / "policy.c"
+    policy = Path(__file__).resolve().parents[2] / "src" / "dtls" / "policy.c"
     table = re.search(r"psk_cipher_suites\[\] = \{(.*?)\}", policy.read_text(encoding="utf-8"), re.DOTALL)[1]
     assert re.findall(r"MBEDTLS_TLS_(\w+)", table) == list(SUITES)
 

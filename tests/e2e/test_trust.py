@@ -1,11 +1,14 @@
 """Nothing is sent to a server that has not proved who it is, nor over anything weaker than it should be."""
 
 import struct
+from pathlib import Path
 
 import pytest
 
 from client import answering_names, assert_fails, assert_silent_success
-from servers import Relay
+from pki import Pki
+from pki import openssl as openssl_command
+from servers import OpensslServer, Relay, wait_until
 
 UNTRUSTED = 77
 PROTOCOL = 76
@@ -19,8 +22,10 @@ REFUSED_CERTIFICATES = {
     "server-expired": ["expired"],
     "server-not-yet-valid": [("not yet valid", "future")],
     "server-old-intermediate": ["expired"],
-    "server-client-auth": ["server"],
-    "other-device": ["server"],
+    "server-client-auth": ["not meant for servers", "extended key usage"],
+    "other-device": ["not meant for servers", "extended key usage"],
+    "server-common-name-alone": ["subjectAltName", "extended key usage"],
+    "server-common-name-any-usage": ["subjectAltName", "extended key usage"],
 }
 
 
@@ -35,6 +40,12 @@ def test_an_unacceptable_server_is_refused_and_nothing_is_sent(send, request, ki
     server = request.getfixturevalue(kind)(certificate=certificate)
     result = send(server.named("localhost"), *LEAVE, env=answering_names("127.0.0.1"))
     assert_fails(result, UNTRUSTED, f"localhost:{server.port}", *REFUSED_CERTIFICATES[certificate])
+    server.assert_received_nothing()
+
+
+def test_an_rsa_key_of_1024_bits_is_refused(send, openssl):
+    server = openssl("-cipher", "DEFAULT@SECLEVEL=0", certificate="server-rsa-1024")
+    assert_fails(send(server, *LEAVE), UNTRUSTED, "key is too weak")
     server.assert_received_nothing()
 
 
@@ -92,6 +103,16 @@ def test_another_name_is_refused(send, openssl, name):
     result = send(server.named(name), *LEAVE, env=answering_names("127.0.0.1"))
     assert_fails(result, UNTRUSTED, name)
     server.assert_received_nothing()
+
+
+@pytest.mark.parametrize("kind", ["openssl", "inboxd"])
+def test_a_common_name_counts_where_the_certificate_says_that_it_is_a_servers(send, request, kind):
+    server = request.getfixturevalue(kind)(certificate="server-common-name")
+    names = answering_names("127.0.0.1")
+    assert_fails(send(server.named("server.test"), *LEAVE, env=names), UNTRUSTED, "server.test")
+    server.assert_received_nothing()
+    assert_silent_success(send(server.named("localhost"), *LEAVE, env=names))
+    server.wait_for_payloads(b"secret payload")
 
 
 def test_a_wildcard_stands_for_one_label(send, openssl):
@@ -210,6 +231,43 @@ def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki, tmp_path, b
     server.assert_received_nothing()
 
 
+@pytest.fixture(name="former")
+def fixture_former(pki, tmp_path):
+    """The certificate that the device had before, without a word about what it is for (of version 1 where
+    openssl(1) still makes such), and one that its key has signed, for the server's name: what somebody has who
+    got hold of that key. As the openssl server's `certificate`, "former-server"."""
+    scratch = Pki(tmp_path / "former")
+    scratch.directory.mkdir()
+
+    def issue(name, subject, signer, *extensions):
+        request = scratch.directory / f"{name}.csr"
+        openssl_command("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", scratch.key(name), "-subj", f"/CN={subject}", "-out", request)
+        openssl_command("x509", "-req", "-in", request, "-days", "9", *signer, *extensions, "-out",
+                        scratch.leaf(name))
+
+    issue("former", "device", ["-CA", pki.leaf("intermediate"), "-CAkey", pki.key("intermediate")])
+    names = tmp_path / "names"
+    names.write_text("extendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1\n", encoding="ascii")
+    issue("former-server", "server", ["-CA", scratch.leaf("former"), "-CAkey", scratch.key("former")],
+          "-extfile", names)
+    scratch.chain("former-server").write_bytes(scratch.leaf("former-server").read_bytes() +
+                                               scratch.leaf("former").read_bytes())
+    scratch.leaf("root").write_bytes(pki.leaf("root").read_bytes())
+    return scratch
+
+
+def test_a_former_certificate_beside_the_devices_own_is_no_anchor(run, peers, pki, former, tmp_path):
+    """Else whoever has the device's former key passes for the server."""
+    (tmp_path / "cert.crt").write_bytes(pki.bundle("device").read_bytes() +
+                                        former.leaf("former").read_bytes())
+    (tmp_path / "server").mkdir()
+    server = peers.enter_context(OpensslServer(former, tmp_path / "server", certificate="former-server"))
+    result = run("--server", server.address, "--key", pki.key("device"), *LEAVE)
+    assert_fails(result, UNTRUSTED, "not", "trust")
+    server.assert_received_nothing()
+
+
 # The server does not trust us
 
 @pytest.mark.parametrize("kind", ["openssl", "gnutls", "inboxd"])
@@ -247,6 +305,8 @@ def test_weak_suites_are_refused(send, openssl, suite, certificate):
     ("ECDHE-ECDSA-AES128-GCM-SHA256", "server"),
     ("ECDHE-ECDSA-AES256-GCM-SHA384", "server"),
     ("ECDHE-ECDSA-CHACHA20-POLY1305", "server"),
+    ("ECDHE-ECDSA-AES128-CCM", "server"),
+    ("ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0", "server"),
     ("ECDHE-RSA-AES128-GCM-SHA256", "server-rsa"),
     ("ECDHE-RSA-CHACHA20-POLY1305", "server-rsa"),
 ])
@@ -317,6 +377,11 @@ def test_only_aead_suites_with_forward_secrecy_are_offered(hello):
     assert 0xC02B in suites and 0xC02F in suites
 
 
+def test_the_short_tag_is_offered_last_and_the_full_one_before_it(hello):
+    suites = [suite for suite in hello("localhost")[1] if suite != 0x00FF]
+    assert suites[-2:] == [0xC0AC, 0xC0AE]  # ECDHE-ECDSA with AES-128-CCM, with AES-128-CCM-8
+
+
 def test_cheap_groups_are_offered_first_and_sha1_never(hello):
     _, _, extensions = hello("localhost")
     groups = struct.unpack(f"!{len(extensions[10]) // 2}H", extensions[10])[1:]
@@ -337,6 +402,59 @@ def test_server_name_is_what_is_indicated(hello):
 def test_an_address_is_not_indicated(hello):
     """RFC 6066 section 3 forbids it, and some servers refuse it."""
     assert 0 not in hello("127.0.0.1")[2]
+
+
+class Forger(Relay):
+    """A relay that can send the client records that nobody encrypted."""
+
+    sent = 0
+
+    def forge(self, count):
+        """So many of them, each with a record number of its own; waits until the client has read them."""
+        for self.sent in range(self.sent + 1, self.sent + count + 1):
+            self._near.sendto(b"\x17\xfe\xfd\x00\x01" + (1000 + self.sent).to_bytes(6, "big") + b"\x00\x20" +
+                              bytes(32), self._client)
+            if self.sent % 20 == 0:  # no more than its socket holds
+                self.wait_until_read()
+        self.wait_until_read()
+
+    def wait_until_read(self):
+        """Until nothing waits at the client's port, or nobody is there any more."""
+        port = self._client[1]
+        wait_until(lambda: not any(int(line.split()[1].rsplit(":", 1)[1], 16) == port and
+                                   int(line.split()[4].split(":")[1], 16)
+                                   for line in Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]),
+                   "peace at the client")
+
+
+@pytest.fixture(name="forged")
+def fixture_forged(begin, openssl, peers):
+    """A client that has sent its payload under the cipher suite and waits for a downlink, and its relay."""
+
+    def forged(suite):
+        server = openssl("-cipher", suite)
+        relay = peers.enter_context(Forger(server))
+        client = begin(relay, "--wait", "20", "--count", "1", "x")
+        server.wait_for_payloads(b"x")
+        return client, relay, server
+
+    return forged
+
+
+def test_under_a_short_tag_the_hundredth_forgery_ends_the_connection(forged):
+    client, relay, _ = forged("ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0")
+    relay.forge(99)
+    assert client.running()
+    relay.forge(1)
+    assert_fails(client.finish(), PROTOCOL, relay.address)
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-CHACHA20-POLY1305"])
+def test_under_a_full_tag_nobody_without_keys_ends_it(forged, suite):
+    client, relay, server = forged(suite)
+    relay.forge(300)
+    server.send(b"downlink")
+    assert_silent_success(client.finish(), b"downlink\n")
 
 
 def test_no_payload_is_readable_on_the_way(send, openssl, peers):

@@ -32,6 +32,7 @@ typedef struct {
     const char *issuer;             /* NULL: the subject, it is self-signed */
     mbedtls_pk_context *issuer_key; /* NULL: the subject's */
     bool ca;
+    bool version_1;        /* it cannot say then whether it is a CA */
     const char *from, *to; /* "YYYYMMDDhhmmss"; NULL: long past, far ahead */
 } certificate_plan_t;
 
@@ -236,8 +237,11 @@ static inline blob_t make_certificate(const certificate_plan_t *plan)
          mbedtls_x509write_crt_set_issuer_name(&writer,
                                                plan->issuer != NULL ? plan->issuer : plan->subject) == 0 &&
          mbedtls_x509write_crt_set_validity(&writer, plan->from != NULL ? plan->from : "20000101000000",
-                                            plan->to != NULL ? plan->to : "20991231235959") == 0 &&
-         mbedtls_x509write_crt_set_basic_constraints(&writer, plan->ca, -1) == 0);
+                                            plan->to != NULL ? plan->to : "20991231235959") == 0);
+    if (plan->version_1)
+        mbedtls_x509write_crt_set_version(&writer, MBEDTLS_X509_CRT_VERSION_1);
+    else
+        must(mbedtls_x509write_crt_set_basic_constraints(&writer, plan->ca, -1) == 0);
     blob_t certificate = blob_of_end(
         &buffer, mbedtls_x509write_crt_der(&writer, buffer.bytes, sizeof buffer.bytes, random_bytes, NULL));
     mbedtls_x509write_crt_free(&writer);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -265,6 +266,36 @@ static void a_key_that_fits_no_certificate_is_refused_and_both_files_named(void 
     }
 }
 
+/* Renames `name` to `target` soon after, while the caller goes on. */
+static pid_t replace_soon(const char *name, const char *target)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        struct timespec soon = {.tv_nsec = 50000000};
+        nanosleep(&soon, NULL);
+        _exit(rename(name, target) == 0 ? 0 : 1);
+    }
+    return child;
+}
+
+static void a_pair_that_is_being_replaced_is_read_again(void **state)
+{
+    (void)state;
+    blob_t pem = key_pem(&other_key);
+    const char *key = device_key_file(), *new_key = write_blob("new.pem", &pem);
+    const char *cert = PEM_FILE("cert.crt", &other, &intermediate, &root);
+    pid_t child = replace_soon(new_key, key);
+    loads(cert, key);
+    CHAIN_IS(&other, &intermediate);
+    const char *new_cert = PEM_FILE("new.crt", &device, &intermediate, &root);
+    device_key_file();
+    pid_t other_child = replace_soon(new_cert, cert);
+    loads(cert, key);
+    CHAIN_IS(&device, &intermediate);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_int_equal(waitpid(other_child, NULL, 0), other_child);
+}
+
 static void p384_and_rsa_keys_are_taken_too(void **state)
 {
     (void)state;
@@ -399,6 +430,62 @@ static void a_ca_directory_names_the_anchors_and_other_files_in_it_do_no_harm(vo
     ANCHORS_ARE(&authority, &root);
 }
 
+/* "openssl x509 -req" makes such where it is not told of any extensions: also of devices. */
+static void a_certificate_of_version_1_beside_the_devices_own_is_no_anchor(void **state)
+{
+    (void)state;
+    blob_t former = make_certificate(&(certificate_plan_t){.subject = "CN=device",
+                                                           .key = &other_key,
+                                                           .issuer = "CN=intermediate",
+                                                           .issuer_key = &intermediate_key,
+                                                           .version_1 = true});
+    blob_t old_root =
+        make_certificate(&(certificate_plan_t){.subject = "CN=old", .key = &other_key, .version_1 = true});
+    const char *key = device_key_file();
+    loads(PEM_FILE("cert.crt", &former, &device, &old_root, &intermediate, &root), key);
+    CHAIN_IS(&device, &intermediate);
+    ANCHORS_ARE(&intermediate, &root);
+    is_refused(PEM_FILE("cert.crt", &device, &former, &old_root), key, "--ca");
+}
+
+static void a_device_of_version_1_is_sent_with_its_issuer(void **state)
+{
+    (void)state;
+    blob_t plain = make_certificate(&(certificate_plan_t){.subject = "CN=device",
+                                                          .key = &device_key,
+                                                          .issuer = "CN=intermediate",
+                                                          .issuer_key = &intermediate_key,
+                                                          .version_1 = true});
+    loads(PEM_FILE("cert.crt", &plain, &intermediate, &root), device_key_file());
+    CHAIN_IS(&plain, &intermediate);
+}
+
+static void of_what_ca_names_only_cas_and_self_issued_certificates_of_version_1_are_anchors(void **state)
+{
+    (void)state;
+    blob_t old_root =
+        make_certificate(&(certificate_plan_t){.subject = "CN=old", .key = &other_key, .version_1 = true});
+    blob_t old_device = make_certificate(&(certificate_plan_t){.subject = "CN=device",
+                                                               .key = &p384_key,
+                                                               .issuer = "CN=intermediate",
+                                                               .issuer_key = &intermediate_key,
+                                                               .version_1 = true});
+    blob_t no_ca = make_certificate(&(certificate_plan_t){.subject = "CN=no CA", .key = &other_key});
+    const char *cert = PEM_FILE("cert.crt", &device, &intermediate, &root);
+    const char *key = device_key_file();
+    assert_true(load_all(cert, key, NULL, PEM_FILE("ca.pem", &other, &old_device, &no_ca, &old_root, &root)));
+    ANCHORS_ARE(&old_root, &root);
+    assert_int_equal(mkdir(scratch_path("mixed"), 0700), 0);
+    DER_FILE("mixed/a", &other);
+    DER_FILE("mixed/b", &old_root, &old_device);
+    assert_true(load_all(cert, key, NULL, scratch_path("mixed")));
+    ANCHORS_ARE(&old_root);
+    const char *none = PEM_FILE("none.pem", &other, &old_device, &no_ca);
+    assert_false(load_all(cert, key, NULL, none));
+    tells(none);
+    tells("no CA certificate");
+}
+
 static void anchors_that_cannot_be_read_are_refused_and_named(void **state)
 {
     (void)state;
@@ -497,6 +584,97 @@ static void a_date_is_written_with_its_zone(void **state)
 }
 
 /* Files that hold something else. */
+
+/* In Unix time: those of 2020-01-02 03:04:05 and of 2036-01-02 03:04:05, both UTC. */
+#define IN_2020 1577934245
+#define IN_2036 2082855845
+
+static void credentials_expire_with_the_first_certificate_that_is_sent(void **state)
+{
+    (void)state;
+    blob_t soon_intermediate = make_certificate(&(certificate_plan_t){.subject = "CN=intermediate",
+                                                                      .key = &intermediate_key,
+                                                                      .issuer = "CN=root",
+                                                                      .issuer_key = &root_key,
+                                                                      .ca = true,
+                                                                      .to = "20200102030405"});
+    blob_t soon = make_certificate(&(certificate_plan_t){.subject = "CN=device",
+                                                         .key = &device_key,
+                                                         .issuer = "CN=intermediate",
+                                                         .issuer_key = &intermediate_key,
+                                                         .to = "20360102030405"});
+    blob_t soon_anchor = make_certificate(&(certificate_plan_t){
+        .subject = "CN=another", .key = &other_key, .ca = true, .to = "20200102030405"});
+    const char *key = device_key_file();
+    assert_true(credentials_expiry(&credentials) == INT64_MAX); /* none yet, or a pre-shared key */
+    loads(PEM_FILE("cert.crt", &soon_anchor, &soon, &intermediate, &root), key);
+    assert_true(credentials_expiry(&credentials) == IN_2036);
+    loads(PEM_FILE("cert.crt", &soon, &soon_intermediate, &root), key);
+    assert_true(credentials_expiry(&credentials) == IN_2020);
+}
+
+static void a_pre_shared_key_never_expires(void **state)
+{
+    (void)state;
+    const char *path = scratch_write("psk", "device:00112233445566778899aabbccddeeff\n", 40);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_true(credentials_load(&credentials, &(credentials_source_t){.psk_file = path}));
+    assert_true(credentials_expiry(&credentials) == INT64_MAX);
+}
+
+static void a_name_is_written_without_control_characters_and_never_beyond_its_size(void **state)
+{
+    (void)state;
+    char text[CREDENTIALS_NAME_SIZE];
+    loads(PEM_FILE("cert.crt", &device, &intermediate, &root), device_key_file());
+    credentials_format_name(&credentials.chain.issuer, text);
+    assert_string_equal(text, "CN=intermediate");
+    unsigned char evil[] = "de\x1b[31m\r\nvi\x7f\x01";
+    mbedtls_x509_name name = credentials.chain.subject;
+    name.next = NULL;
+    name.val.p = evil;
+    name.val.len = sizeof evil - 1;
+    credentials_format_name(&name, text);
+    for (const char *next = text; *next != '\0'; next++)
+        assert_true((unsigned char)*next >= ' ' && *next != 0x7f);
+    unsigned char long_name[2 * CREDENTIALS_NAME_SIZE];
+    memset(long_name, 'n', sizeof long_name);
+    mbedtls_x509_name parts[5];
+    for (size_t i = 0; i < 5; i++) {
+        parts[i] = name;
+        parts[i].val.p = long_name;
+        parts[i].val.len = 200;
+        parts[i].next = i < 4 ? &parts[i + 1] : NULL;
+    }
+    credentials_format_name(parts, text);
+    assert_true(strlen(text) < sizeof text);
+}
+
+/* Where nothing is built in, as in this program. */
+static void files_that_are_not_named_have_their_default_names(void **state)
+{
+    (void)state;
+    credentials_source_t source = credentials_resolve(&(credentials_source_t){.ca = "roots"});
+    assert_string_equal(source.cert_file, "cert.crt");
+    assert_string_equal(source.key_file, "key.pem");
+    assert_string_equal(source.ca, "roots");
+    source = credentials_resolve(&(credentials_source_t){.cert_file = "a", .key_file = "b"});
+    assert_string_equal(source.cert_file, "a");
+    assert_string_equal(source.key_file, "b");
+    source = credentials_resolve(&(credentials_source_t){.psk_file = "psk"});
+    assert_null(source.cert_file);
+    assert_null(source.key_file);
+    int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    PEM_FILE("cert.crt", &device, &intermediate, &root);
+    device_key_file();
+    assert_int_equal(chdir(scratch_directory), 0);
+    bool loaded = load_all(NULL, NULL, NULL, NULL);
+    bool gone = remove("key.pem") == 0 && !load_all(NULL, NULL, NULL, NULL);
+    assert_int_equal(fchdir(here), 0);
+    close(here);
+    assert_true(loaded && gone);
+    tells("key.pem: No such file");
+}
 
 static void a_certificate_file_that_cannot_be_used_is_refused_and_named(void **state)
 {
@@ -829,6 +1007,7 @@ int main(void)
         TEST(of_two_cas_of_one_name_the_one_that_signed_is_sent),
         TEST(no_certificate_is_sent_twice),
         TEST(a_key_that_fits_no_certificate_is_refused_and_both_files_named),
+        TEST(a_pair_that_is_being_replaced_is_read_again),
         TEST(p384_and_rsa_keys_are_taken_too),
         TEST(sec1_and_pkcs8_keys_are_taken_as_pem_and_as_der),
         TEST(text_around_pem_does_no_harm),
@@ -838,12 +1017,19 @@ int main(void)
         TEST(with_nobody_to_trust_credentials_are_refused),
         TEST(a_ca_file_names_the_anchors_instead),
         TEST(a_ca_directory_names_the_anchors_and_other_files_in_it_do_no_harm),
+        TEST(a_certificate_of_version_1_beside_the_devices_own_is_no_anchor),
+        TEST(a_device_of_version_1_is_sent_with_its_issuer),
+        TEST(of_what_ca_names_only_cas_and_self_issued_certificates_of_version_1_are_anchors),
         TEST(anchors_that_cannot_be_read_are_refused_and_named),
         TEST(an_expired_certificate_is_refused_with_its_date),
         TEST(a_certificate_not_yet_valid_is_refused_with_its_date),
         TEST(a_certificate_is_good_to_its_last_second),
         TEST(a_clock_before_the_build_is_hinted_at),
         TEST(a_date_is_written_with_its_zone),
+        TEST(credentials_expire_with_the_first_certificate_that_is_sent),
+        TEST(a_pre_shared_key_never_expires),
+        TEST(a_name_is_written_without_control_characters_and_never_beyond_its_size),
+        TEST(files_that_are_not_named_have_their_default_names),
         TEST(a_certificate_file_that_cannot_be_used_is_refused_and_named),
         TEST(a_key_file_that_cannot_be_used_is_refused_and_named),
         TEST(files_cut_short_anywhere_are_refused),

@@ -118,12 +118,22 @@ static void what_is_missing_or_no_plain_file_has_no_stamp(void **state)
     assert_false(fingerprint_stamp(&source, &stamp));
 }
 
-static void built_in_credentials_have_no_stamp(void **state)
+/* As those have that are built in; where there are none, the default names stand in. */
+static void files_that_are_not_named_are_those_of_the_default_names(void **state)
 {
     (void)state;
-    fingerprint_stamp_t stamp;
-    source.key_file = NULL;
-    assert_false(fingerprint_stamp(&source, &stamp));
+    fingerprint_stamp_t named, unnamed;
+    unsigned char named_digest[32], unnamed_digest[32];
+    int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(fingerprint_stamp(&source, &named) && fingerprint_digest(&source, named_digest));
+    source.cert_file = source.key_file = NULL;
+    assert_int_equal(chdir(scratch_directory), 0);
+    bool found = fingerprint_stamp(&source, &unnamed) && fingerprint_digest(&source, unnamed_digest);
+    assert_int_equal(fchdir(here), 0);
+    close(here);
+    assert_true(found);
+    assert_memory_equal(&named, &unnamed, sizeof named);
+    assert_memory_equal(named_digest, unnamed_digest, sizeof named_digest);
 }
 
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_files, scratch_remove)
@@ -137,7 +147,7 @@ int main(void)
         TEST(a_file_that_was_replaced_is_noticed),
         TEST(every_file_that_is_named_counts),
         TEST(what_is_missing_or_no_plain_file_has_no_stamp),
-        TEST(built_in_credentials_have_no_stamp),
+        TEST(files_that_are_not_named_are_those_of_the_default_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
