@@ -2,8 +2,10 @@
 #ifndef FILE_H
 #define FILE_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "system/wait.h"
 
@@ -27,22 +29,46 @@ typedef enum {
     FILE_FAILED   /* the system failed (no memory, no descriptor); a later try may do */
 } file_outcome_t;
 
-/* Reads the private file `name` in `directory`: regular, our own, mode 0600, with a single name, and not by a
- * symbolic link. Otherwise as file_read(); `*reason` is set for all but FILE_OK. */
+/* Reads the private file `name` in `directory`: regular, our own, mode 0600, and not by a symbolic link. It
+ * may have other names, such as a backup's. Otherwise as file_read(); `*reason` is set for all but FILE_OK.
+ */
 file_outcome_t file_read_private(int directory, const char *name, size_t maximum, file_content_t *content,
                                  const char **reason);
 
-/* Takes a private file: reads it and removes its name, so that of any number of processes one alone gets it,
- * once. Only a regular file of our own with mode 0600 and a single name is taken, never by a symbolic link.
- * False, with the reason in `*reason`: somebody else has it, it is not such a file, or its name could not be
- * removed, and then its content must not be used. */
-bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason);
+/* Where a file lies. */
+typedef struct {
+    uint64_t device, inode;
+    bool in_memory; /* on tmpfs or ramfs: it cannot be carried away, and does not survive the boot */
+} file_place_t;
 
-/* Puts a private file (0600) in place at once: others see the old content or the new, never a part. A
- * symbolic link is replaced, and not followed; a device or directory is left alone. Not synced to the disk.
- * False:
- * `*reason` says why, and nothing is left behind. */
-bool file_put(const char *path, const void *bytes, size_t length, const char **reason);
+/* Takes a private file: reads it, empties it and removes its name, so that of any number of processes one
+ * alone gets the content, once, and no descriptor or name that somebody kept brings it back. Only a regular
+ * file of our own with mode 0600 and a single name is taken, never by a symbolic link. `place` is where it
+ * lay. False, with the reason in `*reason`: somebody else has it, it is not such a file, or it could not be
+ * emptied or removed, and then its content must not be used. */
+bool file_take(const char *path, size_t maximum, file_content_t *content, file_place_t *place,
+               const char **reason);
+
+/* A private file (0600) that is being made, under a temporary name beside the path where it will be. */
+typedef struct {
+    file_place_t place; /* where it will lie: what is written into it may depend on that */
+    int fd;
+    char name[PATH_MAX];
+} file_draft_t;
+
+/* Begins such a file; file_finish() must follow. A device or directory at `path` is left alone. False:
+ * `*reason` says why and what to do, and nothing is left behind. */
+bool file_begin(file_draft_t *draft, const char *path, const char **reason);
+
+/* Writes the file and puts it in place at once: others see the old content or the new, never a part. A
+ * symbolic link is replaced, and not followed. Not synced to the disk. False: `*reason` says why, and nothing
+ * is left behind. */
+bool file_finish(file_draft_t *draft, const char *path, const void *bytes, size_t length,
+                 const char **reason);
+
+/* Whether a file that is put at `path` lies in memory alone, on tmpfs or ramfs. False also where its
+ * directory does not exist. */
+bool file_is_in_memory(const char *path);
 
 /* Puts the private file `name` into `directory`, by way of the name `temporary` there, which is the caller's
  * to use alone. True: the file and its name are on the disk. False: `*reason` says why, and nothing is left

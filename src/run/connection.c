@@ -1,6 +1,7 @@
 #include "run/connection.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "credentials/fingerprint.h"
 #include "store/file.h"
@@ -93,6 +94,10 @@ static void note_session(connection_t *connection)
     dtls_blob_t session;
     session_t *saved = &connection->saved;
     saved->heard_ms = session_clock_ms();
+    if (dtls_expiry(&connection->dtls) != 0 || saved->full_at == 0) { /* it was a full one */
+        saved->full_at = time(NULL);
+        saved->full_ms = saved->heard_ms;
+    }
     if (connection->config.session_file == NULL)
         return;
     /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a

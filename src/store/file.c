@@ -2,12 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <mbedtls/platform_util.h>
@@ -72,21 +73,44 @@ bool file_read(const char *path, size_t maximum, file_content_t *content, const 
     return false;
 }
 
-/* NULL: it is ours alone, and still there. A second name would let the content be taken again. */
-static const char *why_not_private(int fd)
+/* NULL: it is ours alone. Fills in `status`. */
+static const char *why_not_private(int fd, struct stat *status)
 {
-    struct stat status;
-    if (fstat(fd, &status) != 0)
+    if (fstat(fd, status) != 0)
         return strerror(errno);
-    if (!S_ISREG(status.st_mode))
+    if (!S_ISREG(status->st_mode))
         return "is not a regular file";
-    if (status.st_uid != geteuid())
+    if (status->st_uid != geteuid())
         return "belongs to another user";
-    if ((status.st_mode & 07777) != (S_IRUSR | S_IWUSR))
+    if ((status->st_mode & 07777) != (S_IRUSR | S_IWUSR))
         return "has another mode than 0600";
-    if (status.st_nlink != 1)
-        return status.st_nlink == 0 ? "was taken by another process" : "has several names";
     return NULL;
+}
+
+static bool is_memory(const struct statfs *system)
+{
+    uint32_t type = (uint32_t)system->f_type; /* signed on some machines */
+    return type == TMPFS_MAGIC || type == RAMFS_MAGIC;
+}
+
+/* False: errno says why it is not known. */
+static bool locate(int fd, const struct stat *status, file_place_t *place)
+{
+    struct statfs system;
+    if (fstatfs(fd, &system) != 0)
+        return false;
+    *place = (file_place_t){status->st_dev, status->st_ino, is_memory(&system)};
+    return true;
+}
+
+bool file_is_in_memory(const char *path)
+{
+    char directory[PATH_MAX];
+    struct statfs system;
+    const char *slash = strrchr(path, '/');
+    int length = slash == NULL ? snprintf(directory, sizeof directory, ".")
+                               : snprintf(directory, sizeof directory, "%.*s", (int)(slash - path) + 1, path);
+    return length > 0 && length < PATH_MAX && statfs(directory, &system) == 0 && is_memory(&system);
 }
 
 /* What it means that a file could not be opened or read. */
@@ -112,6 +136,7 @@ file_outcome_t file_read_private(int directory, const char *name, size_t maximum
 {
     *content = (file_content_t){0};
     /* Non-blocking: it might be a FIFO. */
+    struct stat status;
     int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
     if (fd < 0) {
         *reason = strerror(errno);
@@ -119,7 +144,8 @@ file_outcome_t file_read_private(int directory, const char *name, size_t maximum
     }
     file_outcome_t outcome = FILE_OK;
     errno = EPERM; /* where the reason is our own, it is the file's fault */
-    if ((*reason = why_not_private(fd)) != NULL || (*reason = read_all(fd, maximum, content)) != NULL)
+    if ((*reason = why_not_private(fd, &status)) != NULL ||
+        (*reason = read_all(fd, maximum, content)) != NULL)
         outcome = explain(errno);
     close(fd);
     if (outcome != FILE_OK)
@@ -127,7 +153,25 @@ file_outcome_t file_read_private(int directory, const char *name, size_t maximum
     return outcome;
 }
 
-bool file_take(const char *path, size_t maximum, file_content_t *content, const char **reason)
+/* Reads the locked file and empties it. NULL, or why not. */
+static const char *take_content(int fd, size_t maximum, file_content_t *content, file_place_t *place)
+{
+    struct stat status;
+    const char *reason = why_not_private(fd, &status);
+    if (reason != NULL)
+        return reason;
+    if (status.st_nlink != 1)
+        return status.st_nlink == 0 ? "was taken by another process" : "has several names";
+    if (!locate(fd, &status, place))
+        return strerror(errno);
+    reason = read_all(fd, maximum, content);
+    if (reason != NULL)
+        return reason;
+    return ftruncate(fd, 0) == 0 ? NULL : strerror(errno);
+}
+
+bool file_take(const char *path, size_t maximum, file_content_t *content, file_place_t *place,
+               const char **reason)
 {
     *content = (file_content_t){0};
     *reason = NULL;
@@ -139,8 +183,7 @@ bool file_take(const char *path, size_t maximum, file_content_t *content, const 
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0)
         *reason = "is being taken by another process";
-    else if ((*reason = why_not_private(fd)) == NULL && (*reason = read_all(fd, maximum, content)) == NULL &&
-             unlink(path) != 0)
+    else if ((*reason = take_content(fd, maximum, content, place)) == NULL && unlink(path) != 0)
         *reason = strerror(errno);
     close(fd); /* and with it the lock: whoever comes next finds a file without a name */
     if (*reason != NULL)
@@ -178,14 +221,14 @@ bool file_sync(int fd)
     return status == 0;
 }
 
-/* Writes a private file, and syncs it where that is asked for. NULL, or why not; a part of it may be left
- * then. */
-static const char *write_private(int directory, const char *name, const void *bytes, size_t length,
-                                 bool synced)
+static int create_private(int directory, const char *name)
 {
-    int fd = openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
-    if (fd < 0)
-        return strerror(errno);
+    return openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+}
+
+/* Writes a new private file, syncs it where that is asked for, and closes it. NULL, or why not. */
+static const char *complete(int fd, const void *bytes, size_t length, bool synced)
+{
     const char *reason = write_all(fd, bytes, length);
     if (reason == NULL && fchmod(fd, S_IRUSR | S_IWUSR) != 0) /* whatever the umask was */
         reason = strerror(errno);
@@ -197,12 +240,11 @@ static const char *write_private(int directory, const char *name, const void *by
     return reason;
 }
 
-bool file_put(const char *path, const void *bytes, size_t length, const char **reason)
+bool file_begin(file_draft_t *draft, const char *path, const char **reason)
 {
-    char name[PATH_MAX];
     struct stat status;
     *reason = NULL;
-    if (!temporary_name(path, name)) {
+    if (!temporary_name(path, draft->name)) {
         *reason = strerror(ENAMETOOLONG);
         return false;
     }
@@ -212,12 +254,27 @@ bool file_put(const char *path, const void *bytes, size_t length, const char **r
         *reason = "is not a regular file";
         return false;
     }
-    unlink(name); /* of a process that had our number and died */
-    *reason = write_private(AT_FDCWD, name, bytes, length, false);
-    if (*reason == NULL && rename(name, path) != 0)
+    unlink(draft->name); /* of a process that had our number and died */
+    draft->fd = create_private(AT_FDCWD, draft->name);
+    if (draft->fd < 0) {
+        *reason = errno == ENOENT ? "No such file or directory; make its directory first" : strerror(errno);
+        return false;
+    }
+    if (fstat(draft->fd, &status) == 0 && locate(draft->fd, &status, &draft->place))
+        return true;
+    *reason = strerror(errno);
+    close(draft->fd);
+    unlink(draft->name);
+    return false;
+}
+
+bool file_finish(file_draft_t *draft, const char *path, const void *bytes, size_t length, const char **reason)
+{
+    *reason = complete(draft->fd, bytes, length, false);
+    if (*reason == NULL && rename(draft->name, path) != 0)
         *reason = strerror(errno);
     if (*reason != NULL)
-        unlink(name);
+        unlink(draft->name);
     return *reason == NULL;
 }
 
@@ -225,7 +282,8 @@ bool file_put_synced(int directory, const char *name, const char *temporary, con
                      const char **reason)
 {
     unlinkat(directory, temporary, 0); /* of a process that died */
-    *reason = write_private(directory, temporary, bytes, length, true);
+    int fd = create_private(directory, temporary);
+    *reason = fd >= 0 ? complete(fd, bytes, length, true) : strerror(errno);
     if (*reason == NULL && renameat(directory, temporary, directory, name) != 0)
         *reason = strerror(errno);
     if (*reason == NULL && !file_sync(directory)) {

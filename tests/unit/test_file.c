@@ -179,12 +179,13 @@ static void a_file_of_another_user_is_unfit(void **state)
     assert_not_read("file", FILE_UNFIT, "another user");
 }
 
-static void a_file_with_two_names_is_unfit(void **state)
+static void a_file_with_a_second_name_is_read(void **state)
 {
     (void)state;
     make_file("file", 0600, 7);
-    assert_int_equal(linkat(directory, "file", directory, "other", 0), 0);
-    assert_not_read("file", FILE_UNFIT, "several names");
+    assert_int_equal(linkat(directory, "file", directory, "backup", 0), 0);
+    assert_reads("file", "content", 7);
+    assert_reads("backup", "content", 7);
 }
 
 static void a_symbolic_link_is_unfit_wherever_it_leads(void **state)
@@ -377,7 +378,7 @@ int main(void)
         test(a_larger_file_is_unfit),
         test(a_file_that_others_can_reach_is_unfit),
         test(a_file_of_another_user_is_unfit),
-        test(a_file_with_two_names_is_unfit),
+        test(a_file_with_a_second_name_is_read),
         test(a_symbolic_link_is_unfit_wherever_it_leads),
         test(what_is_no_regular_file_is_unfit),
         test(a_lack_of_descriptors_is_the_systems_failure),

@@ -1,6 +1,8 @@
 /* session.h and the private files under it: what was saved comes back once and whole, or not at all. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +14,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,6 +26,10 @@
 
 static const unsigned char binding[SESSION_BINDING_SIZE] = "bound to this";
 static int64_t clock_offset_s;
+static uint32_t file_system; /* on which all files lie */
+static int emptying_error, removal_error;
+static int watched; /* a descriptor; -1: none */
+static off_t size_at_removal;
 
 /* In place of the C library's, so that a test can let time pass. */
 time_t time(time_t *result)
@@ -33,6 +40,32 @@ time_t time(time_t *result)
     if (result != NULL)
         *result = moved;
     return moved;
+}
+
+/* And these, to put any file on any file system, and to make a file hard to take. */
+int fstatfs(int fd, struct statfs *status)
+{
+    (void)fd;
+    memset(status, 0, sizeof *status);
+    status->f_type = (__typeof__(status->f_type))file_system;
+    return 0;
+}
+
+int ftruncate(int fd, off_t length)
+{
+    char path[40];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    errno = emptying_error;
+    return emptying_error == 0 ? truncate(path, length) : -1;
+}
+
+int unlink(const char *path)
+{
+    struct stat status;
+    if (watched >= 0 && fstat(watched, &status) == 0)
+        size_at_removal = status.st_size;
+    errno = removal_error;
+    return removal_error == 0 ? unlinkat(AT_FDCWD, path, 0) : -1;
 }
 
 /* --- What the tests share --- */
@@ -54,9 +87,15 @@ static session_t example(void)
                        .association_length = sizeof association,
                        .session = copy(session_bytes, sizeof session_bytes),
                        .session_length = sizeof session_bytes,
+                       .full_at = time(NULL),
+                       .full_ms = session_clock_ms(),
                        .heard_ms = 123456789012,
                        .expiry = (int64_t)time(NULL) + 1000,
                        .round_trip_us = 54321,
+                       .answer_us = 98765,
+                       .failures = 1,
+                       .message_id = 65535,
+                       .token = 4711,
                        .want_ticket = true};
 }
 
@@ -78,7 +117,9 @@ static bool has_nothing(const session_t *session)
 {
     return session->association == NULL && session->association_length == 0 && session->session == NULL &&
            session->session_length == 0 && session->heard_ms == 0 && session->expiry == 0 &&
-           session->round_trip_us == 0 && !session->want_ticket;
+           session->round_trip_us == 0 && session->answer_us == 0 && session->failures == 0 &&
+           session->message_id == 0 && session->token == 0 && session->full_at == 0 &&
+           session->full_ms == 0 && !session->want_ticket;
 }
 
 static void gives_nothing(const char *path)
@@ -90,17 +131,39 @@ static void gives_nothing(const char *path)
     assert_true(nothing);
 }
 
+static void has_the_examples_session(const session_t *session)
+{
+    assert_int_equal(session->session_length, sizeof session_bytes);
+    assert_memory_equal(session->session, session_bytes, sizeof session_bytes);
+    assert_int_equal(session->heard_ms, 123456789012);
+    assert_int_equal(session->round_trip_us, 54321);
+    assert_int_equal(session->answer_us, 98765);
+    assert_int_equal(session->failures, 1);
+    assert_true(session->want_ticket);
+}
+
 static void gives_the_example(const char *path)
 {
     session_t session;
     session_take(path, binding, &session);
     assert_int_equal(session.association_length, sizeof association);
     assert_memory_equal(session.association, association, sizeof association);
-    assert_int_equal(session.session_length, sizeof session_bytes);
-    assert_memory_equal(session.session, session_bytes, sizeof session_bytes);
-    assert_int_equal(session.heard_ms, 123456789012);
-    assert_int_equal(session.round_trip_us, 54321);
-    assert_true(session.want_ticket);
+    assert_int_equal(session.message_id, 65535);
+    assert_int_equal(session.token, 4711);
+    has_the_examples_session(&session);
+    session_free(&session);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+static void gives_the_session_alone(const char *path)
+{
+    session_t session;
+    session_take(path, binding, &session);
+    assert_null(session.association);
+    assert_int_equal(session.association_length, 0);
+    assert_int_equal(session.message_id, 0);
+    assert_int_equal(session.token, 0);
+    has_the_examples_session(&session);
     session_free(&session);
     assert_int_equal(access(path, F_OK), -1);
 }
@@ -120,6 +183,9 @@ static int entries(void)
 static int start_afresh(void **state)
 {
     clock_offset_s = 0;
+    file_system = TMPFS_MAGIC;
+    emptying_error = removal_error = 0;
+    watched = -1;
     scratch_remove(state);
     memset(scratch_directory, 0, sizeof scratch_directory);
     return scratch_make(state);
@@ -142,7 +208,7 @@ static file_content_t content_of(const char *path)
     return content;
 }
 
-/* A file of mode 0600, as file_put() would leave it. */
+/* A file of mode 0600. */
 static void write_private(const char *path, const void *bytes, size_t length)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, S_IRUSR | S_IWUSR);
@@ -154,18 +220,25 @@ static void write_private(const char *path, const void *bytes, size_t length)
 static void refuses_to_take(const char *path, const char *mention)
 {
     file_content_t content;
+    file_place_t place;
     const char *reason = NULL;
-    assert_false(file_take(path, 4096, &content, &reason));
+    assert_false(file_take(path, 4096, &content, &place, &reason));
     assert_null(content.bytes);
     assert_non_null(reason);
     if (strstr(reason, mention) == NULL)
         fail_msg("\"%s\" does not mention \"%s\"", reason, mention);
 }
 
+static bool put_file(const char *path, const void *bytes, size_t length, const char **reason)
+{
+    file_draft_t draft;
+    return file_begin(&draft, path, reason) && file_finish(&draft, path, bytes, length, reason);
+}
+
 static void refuses_to_put(const char *path, const char *mention)
 {
     const char *reason = NULL;
-    assert_false(file_put(path, "bytes", 5, &reason));
+    assert_false(put_file(path, "bytes", 5, &reason));
     assert_non_null(reason);
     if (strstr(reason, mention) == NULL)
         fail_msg("\"%s\" does not mention \"%s\"", reason, mention);
@@ -234,7 +307,7 @@ static void an_association_without_a_session_is_kept(void **state)
 static void a_wish_for_a_ticket_alone_is_kept(void **state)
 {
     (void)state;
-    session_t session = {.want_ticket = true};
+    session_t session = {.want_ticket = true, .full_at = time(NULL)};
     put_session(own_path("session"), &session);
     session_take(own_path("session"), binding, &session);
     assert_true(session.want_ticket);
@@ -273,7 +346,9 @@ static void a_flip_of_any_bit_or_byte_is_found(void **state)
     (void)state;
     char path[300];
     snprintf(path, sizeof path, "%s", own_path("session"));
-    put_example(path);
+    session_t session = example();
+    session_drop_association(&session); /* which does not fit a copy */
+    put_session(path, &session);
     file_content_t whole = content_of(path);
     for (size_t i = 0; i < whole.length; i++) {
         static const unsigned char flips[] = {1, 2, 4, 8, 16, 32, 64, 128, 255};
@@ -285,7 +360,7 @@ static void a_flip_of_any_bit_or_byte_is_found(void **state)
         }
     }
     write_private(path, whole.bytes, whole.length); /* it was each time the flip */
-    gives_the_example(path);
+    gives_the_session_alone(path);
     file_content_free(&whole);
 }
 
@@ -398,21 +473,47 @@ static void a_session_ends_with_the_servers_certificate(void **state)
     gives_nothing(own_path("session"));
 }
 
-static void a_session_whose_end_is_not_known_lasts_a_day(void **state)
+static void a_day_counts_from_the_full_handshake_however_often_it_is_saved(void **state)
 {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        session_t session = example();
-        session.expiry = 0;
-        clock_offset_s = 0;
+    session_t session = example();
+    session.expiry = 0;
+    for (int hours = 0; hours < 24; hours++) {
+        clock_offset_s = hours * 3600;
         put_session(own_path("session"), &session);
-        clock_offset_s = i == 0 ? SESSION_AGE_MAX_S - 10 : SESSION_AGE_MAX_S + 10;
         session_take(own_path("session"), binding, &session);
-        assert_int_equal(session.session != NULL, i == 0);
-        if (i == 1)
-            assert_true(has_nothing(&session));
-        session_free(&session);
+        assert_non_null(session.session);
+        assert_non_null(session.association);
     }
+    put_session(own_path("session"), &session);
+    clock_offset_s = SESSION_AGE_MAX_S + 10;
+    gives_nothing(own_path("session"));
+}
+
+static void a_session_without_a_full_handshake_gives_nothing(void **state)
+{
+    (void)state;
+    session_t session = example();
+    session.full_at = 0;
+    put_session(own_path("session"), &session);
+    gives_nothing(own_path("session"));
+}
+
+static void an_association_lasts_a_day_by_the_boots_clock_too(void **state)
+{
+    (void)state;
+    static const int64_t a_day_ms = SESSION_AGE_MAX_S * INT64_C(1000);
+    const int64_t ages_ms[] = {a_day_ms + 1000, -1000, INT64_MAX, INT64_MIN / 2};
+    for (size_t i = 0; i < sizeof ages_ms / sizeof ages_ms[0]; i++) {
+        session_t session = example();
+        session.full_ms -= ages_ms[i];
+        put_session(own_path("session"), &session);
+        gives_the_session_alone(own_path("session"));
+    }
+    session_t session = example();
+    session.full_ms -= a_day_ms - 10000;
+    put_session(own_path("session"), &session);
+    gives_the_example(own_path("session"));
 }
 
 static void a_session_of_the_future_gives_nothing(void **state)
@@ -434,15 +535,119 @@ static void the_clock_never_goes_back(void **state)
     assert_true(after_ms >= before_ms && after_ms < before_ms + 60000);
 }
 
+/* --- Where an association may lie --- */
+
+static void an_association_is_never_kept_on_a_disk(void **state)
+{
+    (void)state;
+    file_system = EXT4_SUPER_MAGIC;
+    put_example(own_path("session"));
+    file_content_t content = content_of(own_path("session"));
+    assert_null(memmem(content.bytes, content.length, association, sizeof association));
+    file_content_free(&content);
+    file_system = TMPFS_MAGIC;
+    gives_the_session_alone(own_path("session"));
+}
+
+static void an_association_is_never_read_from_a_disk(void **state)
+{
+    (void)state;
+    static const uint32_t disks[] = {EXT4_SUPER_MAGIC, MSDOS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC,
+                                     NFS_SUPER_MAGIC};
+    for (size_t i = 0; i < sizeof disks / sizeof disks[0]; i++) {
+        file_system = TMPFS_MAGIC;
+        put_example(own_path("session"));
+        file_system = disks[i];
+        gives_the_session_alone(own_path("session"));
+    }
+}
+
+static void an_association_is_kept_on_ramfs_too(void **state)
+{
+    (void)state;
+    file_system = RAMFS_MAGIC;
+    put_example(own_path("session"));
+    gives_the_example(own_path("session"));
+}
+
+static void a_copied_files_association_does_not_fit(void **state)
+{
+    (void)state;
+    char copied[300];
+    snprintf(copied, sizeof copied, "%s", own_path("copy"));
+    put_example(own_path("session"));
+    file_content_t whole = content_of(own_path("session"));
+    write_private(copied, whole.bytes, whole.length);
+    watched = open(own_path("session"), O_RDONLY | O_CLOEXEC); /* so that a disk does not reuse its inode */
+    gives_the_example(own_path("session"));
+    assert_int_equal(rename(copied, own_path("session")), 0); /* where it was before */
+    gives_the_session_alone(own_path("session"));
+    put_example(own_path("session")); /* written into the file of a later run */
+    write_private(own_path("session"), whole.bytes, whole.length);
+    gives_the_session_alone(own_path("session"));
+    file_content_free(&whole);
+    close(watched);
+}
+
+static void where_associations_are_kept_is_told_before_the_file_exists(void **state)
+{
+    (void)state;
+    struct statfs shared;
+    bool has_tmpfs = statfs("/dev/shm", &shared) == 0 && shared.f_type == TMPFS_MAGIC;
+    assert_false(session_keeps_associations("/proc/session"));
+    assert_false(session_keeps_associations(own_path("missing/session")));
+    assert_false(session_keeps_associations(""));
+    assert_int_equal(session_keeps_associations("/dev/shm/dtls-send.none"), has_tmpfs);
+    if (has_tmpfs) {
+        int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        assert_int_equal(chdir("/dev/shm"), 0);
+        assert_true(session_keeps_associations("session"));
+        assert_int_equal(fchdir(here), 0);
+        close(here);
+    }
+}
+
 /* --- Taking --- */
+
+static void a_taken_file_is_emptied_before_it_loses_its_name(void **state)
+{
+    (void)state;
+    char content;
+    put_example(own_path("session"));
+    watched = open(own_path("session"), O_RDONLY | O_CLOEXEC);
+    assert_true(watched >= 0);
+    size_at_removal = -1;
+    gives_the_example(own_path("session"));
+    assert_int_equal(size_at_removal, 0);
+    assert_int_equal(read(watched, &content, 1), 0);
+    close(watched);
+}
+
+static void what_cannot_be_emptied_or_removed_is_not_used(void **state)
+{
+    (void)state;
+    put_example(own_path("session"));
+    emptying_error = EPERM;
+    gives_nothing(own_path("session"));
+    assert_int_equal(access(own_path("session"), F_OK), 0);
+    emptying_error = 0;
+    removal_error = EROFS;
+    gives_nothing(own_path("session"));
+    removal_error = 0;
+    gives_nothing(own_path("session")); /* nor later: it is empty */
+}
 
 static void a_private_file_is_taken_and_gone(void **state)
 {
     (void)state;
     file_content_t content;
+    file_place_t place;
+    struct stat status;
     const char *reason = NULL;
     write_private(own_path("file"), "four", 4);
-    assert_true(file_take(own_path("file"), 4, &content, &reason));
+    assert_int_equal(stat(own_path("file"), &status), 0);
+    assert_true(file_take(own_path("file"), 4, &content, &place, &reason));
+    assert_true(place.device == status.st_dev && place.inode == status.st_ino && place.in_memory);
     assert_int_equal(content.length, 4);
     assert_memory_equal(content.bytes, "four", 5);
     file_content_free(&content);
@@ -531,8 +736,8 @@ static void putting_replaces_whole(void **state)
 {
     (void)state;
     const char *reason = NULL;
-    assert_true(file_put(own_path("file"), "a long content", 14, &reason));
-    assert_true(file_put(own_path("file"), "short", 5, &reason));
+    assert_true(put_file(own_path("file"), "a long content", 14, &reason));
+    assert_true(put_file(own_path("file"), "short", 5, &reason));
     file_content_t content = content_of(own_path("file"));
     assert_int_equal(content.length, 5);
     assert_memory_equal(content.bytes, "short", 5);
@@ -544,7 +749,7 @@ static void putting_nothing_makes_an_empty_file(void **state)
 {
     (void)state;
     const char *reason = NULL;
-    assert_true(file_put(own_path("file"), "", 0, &reason));
+    assert_true(put_file(own_path("file"), "", 0, &reason));
     file_content_t content = content_of(own_path("file"));
     assert_int_equal(content.length, 0);
     file_content_free(&content);
@@ -558,7 +763,7 @@ static void putting_replaces_a_symbolic_link_and_not_its_target(void **state)
     snprintf(target, sizeof target, "%s", own_path("target"));
     write_private(target, "four", 4);
     assert_int_equal(symlink(target, own_path("file")), 0);
-    assert_true(file_put(own_path("file"), "bytes", 5, &reason));
+    assert_true(put_file(own_path("file"), "bytes", 5, &reason));
     file_content_t content = content_of(target);
     assert_memory_equal(content.bytes, "four", 5);
     file_content_free(&content);
@@ -591,13 +796,13 @@ static void putting_what_does_not_fit_leaves_the_old_content(void **state)
     const char *reason = NULL;
     char path[300];
     snprintf(path, sizeof path, "%s", own_path("file"));
-    assert_true(file_put(path, "old", 3, &reason));
+    assert_true(put_file(path, "old", 3, &reason));
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     tight = before;
     tight.rlim_cur = 2;
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
-    bool put = file_put(path, "bytes", 5, &reason);
+    bool put = put_file(path, "bytes", 5, &reason);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     signal(SIGXFSZ, SIG_DFL);
     assert_false(put);
@@ -614,7 +819,7 @@ static void putting_leaves_alone_what_is_no_file(void **state)
     struct stat status;
     const char *reason = NULL;
     assert_int_equal(mkfifo(own_path("fifo"), 0600), 0);
-    assert_false(file_put(own_path("fifo"), "bytes", 5, &reason));
+    assert_false(put_file(own_path("fifo"), "bytes", 5, &reason));
     assert_int_equal(lstat(own_path("fifo"), &status), 0);
     assert_true(S_ISFIFO(status.st_mode));
     assert_int_equal(entries(), 1);
@@ -626,7 +831,7 @@ static void a_session_that_cannot_be_put_is_told(void **state)
     session_t session = example();
     const char *reason = NULL;
     assert_false(session_put(own_path("missing/session"), binding, &session, &reason));
-    assert_non_null(reason);
+    assert_string_equal(reason, "No such file or directory; make its directory first");
     assert_int_equal(session.association_length, sizeof association); /* still the caller's to free */
     session_free(&session);
     assert_int_equal(entries(), 0);
@@ -653,9 +858,18 @@ int main(void)
         TEST(another_binding_gives_nothing_ever),
         TEST(a_binding_knows_where_each_part_ends),
         TEST(a_session_ends_with_the_servers_certificate),
-        TEST(a_session_whose_end_is_not_known_lasts_a_day),
+        TEST(a_day_counts_from_the_full_handshake_however_often_it_is_saved),
+        TEST(a_session_without_a_full_handshake_gives_nothing),
+        TEST(an_association_lasts_a_day_by_the_boots_clock_too),
         TEST(a_session_of_the_future_gives_nothing),
         TEST(the_clock_never_goes_back),
+        TEST(an_association_is_never_kept_on_a_disk),
+        TEST(an_association_is_never_read_from_a_disk),
+        TEST(an_association_is_kept_on_ramfs_too),
+        TEST(a_copied_files_association_does_not_fit),
+        TEST(where_associations_are_kept_is_told_before_the_file_exists),
+        TEST(a_taken_file_is_emptied_before_it_loses_its_name),
+        TEST(what_cannot_be_emptied_or_removed_is_not_used),
         TEST(a_private_file_is_taken_and_gone),
         TEST(a_file_of_any_other_mode_is_not_taken),
         TEST(a_file_of_two_names_is_not_taken),
