@@ -27,7 +27,7 @@ import tables
 from contestants import COAP_DOWNLINK, CONTESTANTS, DOWNLINK
 from measure import KILLED, instructions, run, sizes_of, traffic
 # pylint: disable=wrong-import-order
-from client import BUILD, PROGRAM
+from client import BUILD, PROGRAM, tmpfs_directory
 from pki import Pki
 from proxy import Proxy
 from servers import BlackHole, Inboxd, wait_until
@@ -43,6 +43,9 @@ class Arena:
         self.pki = Pki.shared(Path(scratch) / "pki")
         self._let_files_settle()
         self._scratch, self._stack = Path(scratch), stack
+        self._memory = stack.enter_context(tmpfs_directory())
+        if self._memory is None:
+            sys.exit("bench: a repeat run needs a tmpfs for its session: /dev/shm or $XDG_RUNTIME_DIR")
         self.plain = self.server("plain", "--reply", os.fsdecode(DOWNLINK))
         self.coap = self.server("coap", "--reply", os.fsdecode(COAP_DOWNLINK))
 
@@ -60,9 +63,10 @@ class Arena:
         """The one that speaks its language."""
         return self.coap if contestant.coap else self.plain
 
-    def directory(self, contestant, purpose):
-        """A session belongs to one address of the server, so each purpose has a directory."""
-        directory = self._scratch / f"{purpose} {contestant.name}"
+    def directory(self, contestant, purpose, on_disk=False):
+        """A session belongs to one address of the server, so each purpose has a directory; a queue belongs on a
+        disk."""
+        directory = (self._scratch if on_disk else self._memory) / f"{purpose} {contestant.name}"
         directory.mkdir(exist_ok=True)
         return directory
 

@@ -54,7 +54,7 @@ def measure_lines(arena, most):
             if not contestant.program:
                 rows.append({"name": contestant.name, "lines": count, "missing": True})
                 continue
-            directory = arena.directory(contestant, f"lines {count}")
+            directory = arena.directory(contestant, f"lines {count}", on_disk=True)
             lines = directory / "lines"
             lines.write_bytes(b"".join(payload + b"\n" for payload in payloads(count)))
             if contestant is FLUSHING:

@@ -14,10 +14,9 @@ YEAR = 365  # days
 
 
 @pytest.fixture(name="saved")
-def fixture_saved(tmp_path):
+def fixture_saved(run_dir):
     """Options that keep the session between runs."""
-    (tmp_path / "run").mkdir(mode=0o700)
-    return ["--session", str(tmp_path / "run" / "session"), "--confirm", "--count", "1", "-v"]
+    return ["--session", str(run_dir / "session"), "--confirm", "--count", "1", "-v"]
 
 
 def is_reuse(result):

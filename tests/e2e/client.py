@@ -4,8 +4,10 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -25,6 +27,27 @@ SANITIZER_REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|U
 # A shell's job in the background ignores it, and what is started from here would do so too.
 with contextlib.suppress(ValueError):  # not the main thread's
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_tmpfs(path):
+    kind = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, check=False).stdout.strip()
+    return kind in (b"tmpfs", b"ramfs")
+
+
+@contextlib.contextmanager
+def tmpfs_directory():
+    """A private directory on tmpfs, as /run is: nowhere else does a session file hold an association. None: this
+    machine has no tmpfs that we can write to."""
+    parents = [parent for parent in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR", ""))
+               if os.access(parent, os.W_OK) and _is_tmpfs(parent)]
+    if not parents:
+        yield None
+        return
+    path = Path(tempfile.mkdtemp(prefix="dtls-send-", dir=parents[0]))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
 
 
 class Result:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import servers
-from client import SLOWNESS, Client
+from client import SLOWNESS, Client, tmpfs_directory
 from pki import Pki
 
 
@@ -28,6 +28,15 @@ def pki(tmp_path_factory, worker_id):
 def worker_id(request):
     """As pytest-xdist has it; and without pytest-xdist too."""
     return getattr(request.config, "workerinput", {}).get("workerid", "master")
+
+
+@pytest.fixture(name="run_dir")
+def fixture_run_dir():
+    """A private directory on tmpfs, as /run is: nowhere else does a session file hold an association."""
+    with tmpfs_directory() as path:
+        if path is None:
+            pytest.skip("no tmpfs here: neither /dev/shm nor $XDG_RUNTIME_DIR")
+        yield path
 
 
 @pytest.fixture(name="start")

@@ -135,10 +135,10 @@ def test_a_certificate_that_does_not_fit_the_key_in_the_program_is_told(run, emb
     black_hole.assert_received_nothing()
 
 
-def test_a_repeat_run_makes_no_handshake(run, embedded, inboxd):
+def test_a_repeat_run_makes_no_handshake(run, embedded, inboxd, run_dir):
     server = inboxd("--reply", "ack")
-    again = ["--server", server.address, "--session", "session", "--confirm", "--count", "1", "--wait", "8",
-             "x"]
+    again = ["--server", server.address, "--session", run_dir / "session", "--confirm", "--count", "1",
+             "--wait", "8", "x"]
     assert_silent_success(run(*again, program=embedded), b"ack\n")
     result = run(*again, "-v", program=embedded)
     assert result.status == 0 and "reused: no handshake" in result.stderr, result

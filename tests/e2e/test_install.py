@@ -258,12 +258,12 @@ def test_the_readme_tells_the_paths_of_the_unit():
     assert setting(SERVICE, "RuntimeDirectory") == setting(SERVICE, "StateDirectory") == ["dtls-send/%i"]
 
 
-def test_the_service_does_with_its_directories_what_it_says(run, inboxd, pki, tmp_path):
+def test_the_service_does_with_its_directories_what_it_says(run, inboxd, pki, tmp_path, run_dir):
     """ExecStart as systemd would run it, with the README's example: the options are known, credentials are
     found, session and queue are left where they should be."""
     for place, name in (("credentials", "cert.crt"), ("credentials", "key.pem"), ("run", "dtls-send/pi"),
                         ("lib", "dtls-send/pi")):
-        path = tmp_path / place / name
+        path = (run_dir if place == "run" else tmp_path / place) / name
         if place == "credentials":
             path.parent.mkdir(exist_ok=True)
             shutil.copy(pki.bundle("device") if name == "cert.crt" else pki.key("device"), path)
@@ -277,14 +277,14 @@ def test_the_service_does_with_its_directories_what_it_says(run, inboxd, pki, tm
                                                     encoding="ascii")
     program, *arguments = shlex.split(
         setting(SERVICE, "ExecStart")[0].replace("%i", "pi").replace("%d", str(tmp_path / "credentials"))
-        .replace("%t", str(tmp_path / "run")).replace("%S", str(tmp_path / "lib")))
+        .replace("%t", str(run_dir)).replace("%S", str(tmp_path / "lib")))
     assert program == "/usr/local/bin/dtls-send"
     assert {word[2:] for word in arguments if word.startswith("--")} <= set(options_of_help())
     for _ in range(2):
         assert_silent_success(run(*arguments), b"ack\n")
     assert len(server.events("handshake")) <= 1
     server.wait_for_payloads(b"21.5", b"21.5")
-    assert (tmp_path / "run/dtls-send/pi/session").exists()
+    assert (run_dir / "dtls-send/pi/session").exists()
     assert (tmp_path / "lib/dtls-send/pi/queue").is_dir()
 
 

@@ -368,10 +368,10 @@ def test_the_session_does_not_replace_the_key(run, write_psk, black_hole, tmp_pa
     assert (tmp_path / "device.psk").read_text(encoding="ascii").startswith(IDENTITY)
 
 
-def test_a_repeat_run_is_one_datagram(send_psk, psk_inboxd, peers):
+def test_a_repeat_run_is_one_datagram(send_psk, psk_inboxd, peers, run_dir):
     server = psk_inboxd("--reply", "ack")
     relay = peers.enter_context(Relay(server))
-    again = ["--confirm", "--session", "session", *ANSWERED, "x"]
+    again = ["--confirm", "--session", run_dir / "session", *ANSWERED, "x"]
     assert_silent_success(send_psk(relay, *again), b"ack\n")
     first = len(relay.up)
     assert first > 3
@@ -381,20 +381,21 @@ def test_a_repeat_run_is_one_datagram(send_psk, psk_inboxd, peers):
 
 
 @pytest.mark.parametrize("server", ["psk_openssl", "psk_gnutls"])
-def test_a_session_is_kept_with_other_servers_too(send_psk, request, server, tmp_path):
+def test_a_session_is_kept_with_other_servers_too(send_psk, request, server, run_dir):
     """Whatever they allow: an association, or a session to resume."""
     server = request.getfixturevalue(server)()
     for _ in range(2):
-        result = send_psk(server, "--session", "session", "--wait", "0", "-v", "x")
+        result = send_psk(server, "--session", run_dir / "session", "--wait", "0", "-v", "x")
         assert result.status == 0, result
-        assert (tmp_path / "session").exists()
+        assert (run_dir / "session").exists()
     assert "full handshake" not in result.stderr or "resum" in result.stderr, result
 
 
 @pytest.mark.parametrize("content", [f"{IDENTITY}:{OTHER_KEY}\n", f"somebody:{KEY}\n"])
-def test_what_was_kept_is_of_no_use_with_another_key(send_psk, write_psk, start, psk_inboxd, peers, content):
+def test_what_was_kept_is_of_no_use_with_another_key(send_psk, write_psk, start, psk_inboxd, peers, content,
+                                                      run_dir):
     relay = peers.enter_context(Relay(psk_inboxd("--reply", "ack")))
-    again = ["--confirm", "--session", "session", *ANSWERED, "x"]
+    again = ["--confirm", "--session", run_dir / "session", *ANSWERED, "x"]
     assert_silent_success(send_psk(relay, *again), b"ack\n")
     before = len(relay.up)
     result = send_psk(relay, *again, content=content)
@@ -403,9 +404,9 @@ def test_what_was_kept_is_of_no_use_with_another_key(send_psk, write_psk, start,
     assert session == b""
 
 
-def test_a_kept_certificate_session_is_of_no_use_with_a_key(run, send, write_psk, inboxd, peers):
+def test_a_kept_certificate_session_is_of_no_use_with_a_key(run, send, write_psk, inboxd, peers, run_dir):
     relay = peers.enter_context(Relay(inboxd("--reply", "ack")))
-    kept = ["--confirm", "--session", "session", *ANSWERED]
+    kept = ["--confirm", "--session", run_dir / "session", *ANSWERED]
     assert_silent_success(send(relay, *kept, "x"), b"ack\n")
     before = len(relay.up)
     result = run("--server", relay.address, "--psk", write_psk(), *kept, "x", timeout=2)

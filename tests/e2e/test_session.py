@@ -150,10 +150,10 @@ def assert_private(path):
 
 
 @pytest.fixture(name="saved")
-def fixture_saved(tmp_path):
+def fixture_saved(run_dir):
     """Where the session is saved."""
-    (tmp_path / "run").mkdir()
-    return tmp_path / "run" / "session"
+    (run_dir / "run").mkdir()
+    return run_dir / "run" / "session"
 
 
 @pytest.fixture(name="repeat")
@@ -501,6 +501,44 @@ def test_without_a_boot_id_no_association_is_kept(recording, elsewhere, other_bo
     assert_no_number_twice(records, 3)
 
 
+# --- Where it lies ---
+
+def test_on_a_disk_the_session_alone_is_kept_and_that_is_told(recording, send, tmp_path):
+    server, records = recording
+    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, check=True).stdout
+    if kind.strip() in (b"tmpfs", b"ramfs"):
+        pytest.skip("no disk here")
+    arguments = ["--session", "session", "--count", "1", "-v", "--confirm"]
+    for number, kept in enumerate(["full", "resumed", "resumed"]):
+        result = send(server, *arguments, f"{number}")
+        assert result.status == 0 and handshakes(result) == [kept], result
+        assert re.search("session: the association is not kept: .*tmpfs", result.stderr), result
+    server.wait_for_payloads(b"0", b"1", b"2")
+    assert_no_number_twice(records, 3)
+
+
+def test_a_copy_that_is_put_back_never_brings_the_association_back(recording, repeat, saved):
+    server, records = recording
+    repeat(server, "first", "--confirm")
+    copy = saved.with_name("copy")
+    shutil.copy2(saved, copy)
+    assert is_reuse(repeat(server, "second", "--confirm"))
+    os.replace(copy, saved)
+    result = repeat(server, "third", "--confirm")
+    assert result.status == 0 and handshakes(result) == ["resumed"], result
+    assert "is a copy" in result.stderr, result
+    server.wait_for_payloads(b"first", b"second", b"third")
+    assert_no_number_twice(records, 3)
+
+
+def test_a_second_name_or_descriptor_that_was_kept_shows_nothing(recording, repeat, saved):
+    server, _ = recording
+    repeat(server, "first", "--confirm")
+    with open(saved, "rb") as held:
+        assert is_reuse(repeat(server, "second", "--confirm"))
+        assert held.read() == b""
+
+
 # --- What it is bound to ---
 
 @pytest.mark.parametrize("change", ["port", "host", "server name", "ca", "certificate", "key", "family"])
@@ -731,10 +769,10 @@ def test_what_is_no_file_is_left_in_place(make, inboxd, send, saved):
 
 @pytest.mark.parametrize("name", ["missing/session", "file/session", "x" * 300, "run/"],
                          ids=["no directory", "a file for a directory", "name too long", "a directory"])
-def test_a_name_that_cannot_be_is_told_in_one_line(name, inboxd, send, saved, tmp_path):
+def test_a_name_that_cannot_be_is_told_in_one_line(name, inboxd, send, tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
     server = inboxd("--reply", "answer")
-    assert saved.parent.is_dir()
     assert_delivered_but_not_saved(send(server, "--session", name, "--count", "1", "first"), name)
     server.wait_for_payloads(b"first")
 
