@@ -64,8 +64,8 @@ class Arena:
         return self.coap if contestant.coap else self.plain
 
     def directory(self, contestant, purpose, on_disk=False):
-        """A session belongs to one address of the server, so each purpose has a directory; a queue belongs on a
-        disk."""
+        """A session belongs to one address of the server, so each purpose has a directory; a queue belongs on
+        a disk."""
         directory = (self._scratch if on_disk else self._memory) / f"{purpose} {contestant.name}"
         directory.mkdir(exist_ok=True)
         return directory

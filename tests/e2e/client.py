@@ -36,8 +36,8 @@ def _is_tmpfs(path):
 
 @contextlib.contextmanager
 def tmpfs_directory():
-    """A private directory on tmpfs, as /run is: nowhere else does a session file hold an association. None: this
-    machine has no tmpfs that we can write to."""
+    """A private directory on tmpfs, as /run is: nowhere else does a session file hold an association. None:
+    this machine has no tmpfs that we can write to."""
     parents = [parent for parent in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR", ""))
                if os.access(parent, os.W_OK) and _is_tmpfs(parent)]
     if not parents:

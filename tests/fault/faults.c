@@ -28,6 +28,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -257,6 +258,8 @@ WRAP(int, -1, fsync, (int fd), (fd), NULL, fd)
 WRAP(int, -1, fchmod, (int fd, mode_t mode), (fd, mode), NULL, fd)
 WRAP(int, -1, flock, (int fd, int operation), (fd, operation), NULL, fd)
 WRAP(int, -1, fstat, (int fd, struct stat *status), (fd, status), NULL, fd)
+WRAP(int, -1, fstatfs, (int fd, struct statfs *status), (fd, status), NULL, fd)
+WRAP(int, -1, ftruncate, (int fd, off_t length), (fd, length), NULL, fd)
 WRAP(int, -1, stat, (const char *path, struct stat *status), (path, status), path, -1)
 WRAP(int, -1, lstat, (const char *path, struct stat *status), (path, status), path, -1)
 WRAP(int, -1, mkdir, (const char *path, mode_t mode), (path, mode), path, -1)
@@ -345,6 +348,16 @@ ssize_t pread64(int fd, void *bytes, size_t size, off64_t at)
 ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t at)
 {
     return pwrite(fd, bytes, size, at);
+}
+
+int fstatfs64(int fd, struct statfs64 *status)
+{
+    return fstatfs(fd, (struct statfs *)status);
+}
+
+int ftruncate64(int fd, off64_t length)
+{
+    return ftruncate(fd, length);
 }
 
 int fstat64(int fd, struct stat64 *status)

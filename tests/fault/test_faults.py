@@ -29,6 +29,8 @@ WAYS = {
     "fchmod": ["EIO", "EPERM"],
     "flock": ["EAGAIN", "EINTR", "ENOLCK"],
     "fstat": ["EIO", "ENOMEM"],
+    "fstatfs": ["ENOSYS", "EIO"],
+    "ftruncate": ["EIO", "EPERM"],
     "stat": ["EACCES", "EIO"],
     "lstat": ["EACCES", "EIO"],
     "mkdir": ["ENOSPC", "EACCES", "EIO"],

@@ -478,7 +478,7 @@ static void a_day_counts_from_the_full_handshake_however_often_it_is_saved(void 
     (void)state;
     session_t session = example();
     session.expiry = 0;
-    for (int hours = 0; hours < 24; hours++) {
+    for (int64_t hours = 0; hours < 24; hours++) {
         clock_offset_s = hours * 3600;
         put_session(own_path("session"), &session);
         session_take(own_path("session"), binding, &session);
