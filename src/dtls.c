@@ -6,27 +6,28 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <mbedtls/debug.h>
-#include <mbedtls/platform_util.h>
 #include <mbedtls/version.h>
 
 #include "dtls/compat.h"
 #include "dtls/diagnose.h"
 #include "dtls/policy.h"
-#include "dtls_internal.h"
 #include "system/log.h"
-#include "system/random.h"
 #include "system/resolve.h"
 
 enum {
-    RETRANSMIT_FIRST_MS = 1000, /* RFC 6347 section 4.2.4.1 */
-    RETRANSMIT_LAST_MS =
-        8000,         /* after waiting 1, 2, 4 and 8 of these a handshake starts afresh, from another port */
-    SILENT_MS = 2000, /* a first try of an address that says nothing ends then, if there are others */
-    DRAIN_MS = 100    /* what still arrives after a deadline is read for so long: a flood must not hold us */
+    /* RFC 6347 section 4.2.4.1; the transport decides how long such a second lasts, and the longest delay. */
+    RETRANSMIT_FIRST_MS = 1000,
+    RETRANSMIT_LAST_MS = 1 << 30,
+    /* A server that serves one client at a time (Bouncy Castle's) needs so long to listen again. */
+    GOODBYE_MS = 200,
+    DRAIN_MS = 100 /* what still arrives after a deadline is read for so long: a flood must not hold us */
 };
 
-dtls_outcome_t dtls_fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
+static dtls_outcome_t fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Notes the reason behind "HOST:PORT: ", for dtls_error_text(). */
+static dtls_outcome_t fail(dtls_state_t *state, dtls_outcome_t outcome, const char *format, ...)
 {
     const char *open = strchr(state->config.host, ':') != NULL ? "[" : "";
     const char *close = *open != '\0' ? "]" : "";
@@ -39,6 +40,30 @@ dtls_outcome_t dtls_fail(dtls_state_t *state, dtls_outcome_t outcome, const char
     return outcome;
 }
 
+static bool has_psk(const dtls_state_t *state)
+{
+    return state->credentials.psk.key_length > 0;
+}
+
+/* Notes what an mbed TLS error, or where `status` is 0 the transport's, means. The connection is over: after
+ * a failed send the library would send that record later, with the close_notify. */
+static dtls_outcome_t explain(dtls_state_t *state, int status)
+{
+    char reason[640];
+    failure_t failure = {.status = status,
+                         .socket_error = state->transport.error,
+                         .peer = state->transport.peer,
+                         .connected = state->connected,
+                         .psk = has_psk(state),
+                         .flaws = mbedtls_ssl_get_verify_result(&state->ssl),
+                         .verification = &state->verification};
+    if (status == MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE)
+        failure.alert = compat_alert(&state->ssl);
+    dtls_outcome_t outcome = diagnose(&failure, reason, sizeof reason);
+    state->connected = false;
+    return fail(state, outcome, "%s", reason);
+}
+
 void dtls_init(dtls_state_t *state)
 {
     memset(state, 0, sizeof *state);
@@ -46,8 +71,10 @@ void dtls_init(dtls_state_t *state)
     transport_init(&state->transport);
     mbedtls_ssl_init(&state->ssl);
     mbedtls_ssl_config_init(&state->ssl_config);
-    mbedtls_ctr_drbg_init(&state->drbg);
+    callbacks_init(&state->callbacks);
 }
+
+/* --- What is known --- */
 
 const char *dtls_error_text(const dtls_state_t *state)
 {
@@ -66,9 +93,14 @@ const char *dtls_library(void)
     return text;
 }
 
+bool dtls_was_resumed(const dtls_state_t *state)
+{
+    return memcmp(compat_master(compat_session(&state->ssl)), state->offered, sizeof state->offered) == 0;
+}
+
 int64_t dtls_expiry(const dtls_state_t *state)
 {
-    return state->expiry;
+    return state->verification.expiry;
 }
 
 int64_t dtls_round_trip_us(const dtls_state_t *state)
@@ -76,115 +108,26 @@ int64_t dtls_round_trip_us(const dtls_state_t *state)
     return state->transport.round_trip_us;
 }
 
-/* --- What mbed TLS calls --- */
-
-static int draw(void *context, unsigned char *output, size_t length)
-{
-    dtls_state_t *state = context;
-    if (!state->drbg_seeded) {
-        int status =
-            mbedtls_ctr_drbg_seed(&state->drbg, random_bytes, NULL, (const unsigned char *)"dtls-send", 9);
-        if (status != 0)
-            return status;
-        state->drbg_seeded = true;
-    }
-    return mbedtls_ctr_drbg_random(&state->drbg, output, length);
-}
-
-static void print_library_log(void *context, int level, const char *file, int line, const char *message)
-{
-    (void)context;
-    (void)level;
-    const char *slash = strrchr(file, '/');
-    log_print(LOG_DEBUG, "mbedtls: %s:%d: %.*s", slash != NULL ? slash + 1 : file, line,
-              (int)strcspn(message, "\n"), message);
-}
-
-/* The certificates on the way to the anchor may end before the saved session does. */
-static void note_expiry(dtls_state_t *state, const mbedtls_x509_crt *certificate)
-{
-    int64_t expiry = credentials_seconds(&certificate->valid_to);
-    if (state->expiry == 0 || expiry < state->expiry)
-        state->expiry = expiry;
-}
-
-/* Called in full handshakes, for each certificate of the chain after the library's own checks; depth 0 is the
- * server's. It only ever adds to what is wrong. */
-static int check_certificate(void *context, mbedtls_x509_crt *certificate, int depth, uint32_t *flags)
-{
-    dtls_state_t *state = context;
-    if (depth == 0)
-        *flags |= identity_find_faults(&state->identity, certificate);
-    if ((*flags & MBEDTLS_X509_BADCERT_EXPIRED) != 0)
-        credentials_format_date(&certificate->valid_to, state->bad_date);
-    else if ((*flags & MBEDTLS_X509_BADCERT_FUTURE) != 0)
-        credentials_format_date(&certificate->valid_from, state->bad_date);
-    note_expiry(state, certificate);
-    return 0;
-}
-
-void dtls_add_callbacks(dtls_state_t *state)
-{
-    mbedtls_ssl_conf_rng(&state->ssl_config, draw, state);
-    if (log_level() >= LOG_DEBUG) {
-        mbedtls_ssl_conf_dbg(&state->ssl_config, print_library_log, NULL);
-        mbedtls_debug_set_threshold(2); /* from 3 on it prints the premaster secret */
-    }
-}
+/* --- The library's context --- */
 
 static int configure_handshake(dtls_state_t *state)
 {
     mbedtls_ssl_config *config = &state->ssl_config;
     const psk_t *psk = &state->credentials.psk;
-    int status = policy_apply(config, psk->key_length > 0, state->config.want_ticket);
+    int status = policy_apply(config, has_psk(state), state->config.want_ticket);
     if (status != 0)
         return status;
-    dtls_add_callbacks(state);
-    mbedtls_ssl_conf_verify(config, check_certificate, state);
+    callbacks_install(&state->callbacks, &state->ssl_config);
+    mbedtls_ssl_conf_verify(config, verification_check, &state->verification);
     mbedtls_ssl_conf_handshake_timeout(config, RETRANSMIT_FIRST_MS, RETRANSMIT_LAST_MS);
-    if (psk->key_length > 0)
+    if (has_psk(state))
         return mbedtls_ssl_conf_psk(config, psk->key, psk->key_length, psk->identity, psk->identity_length);
     mbedtls_ssl_conf_ca_chain(config, &state->credentials.anchors, NULL);
     return mbedtls_ssl_conf_own_cert(config, &state->credentials.chain, &state->credentials.key);
 }
 
-dtls_outcome_t dtls_explain(dtls_state_t *state, int status)
-{
-    char reason[448];
-    dtls_outcome_t outcome = diagnose(state, status, reason, sizeof reason);
-    state->server_closed = outcome == DTLS_CLOSED;
-    return dtls_fail(state, outcome, "%s", reason);
-}
-
-/* --- Waiting --- */
-
-/* Waits for what the library wants, until `limit` or until its timer asks for a retransmission. DTLS_OK: call
- * it again. */
-static dtls_outcome_t pause_for(dtls_state_t *state, int wanted, wait_limit_t limit)
-{
-    if (wait_now_ms() - DRAIN_MS > limit.deadline_ms)
-        return DTLS_TIMEOUT;
-    switch (
-        transport_wait(&state->transport, wanted == MBEDTLS_ERR_SSL_WANT_WRITE ? POLLOUT : POLLIN, limit)) {
-    case WAIT_READY:
-        return DTLS_OK;
-    case WAIT_TIMEOUT:
-        return DTLS_TIMEOUT;
-    case WAIT_INTERRUPTED:
-        return dtls_fail(state, DTLS_INTERRUPTED, "interrupted");
-    default:
-        return dtls_fail(state, DTLS_SYSTEM, "poll: %s", strerror(errno));
-    }
-}
-
-static bool is_wanting(int status)
-{
-    return status == MBEDTLS_ERR_SSL_WANT_READ || status == MBEDTLS_ERR_SSL_WANT_WRITE;
-}
-
-/* --- Connecting --- */
-
-int dtls_prepare(dtls_state_t *state)
+/* Makes a fresh context on the socket that was just opened. */
+static int prepare(dtls_state_t *state)
 {
     mbedtls_ssl_free(&state->ssl);
     mbedtls_ssl_init(&state->ssl);
@@ -194,73 +137,114 @@ int dtls_prepare(dtls_state_t *state)
     return status;
 }
 
+/* Ends the connection, of which the credentials and the traffic that was counted remain. */
+static void end_connection(dtls_state_t *state)
+{
+    state->said_goodbye = state->connected && mbedtls_ssl_close_notify(&state->ssl) == 0;
+    state->connected = false;
+    mbedtls_ssl_free(&state->ssl);
+    mbedtls_ssl_config_free(&state->ssl_config);
+    mbedtls_ssl_init(&state->ssl);
+    mbedtls_ssl_config_init(&state->ssl_config);
+    transport_close(&state->transport);
+}
+
+/* --- Waiting --- */
+
+static bool is_wanting(int status)
+{
+    return status == MBEDTLS_ERR_SSL_WANT_READ || status == MBEDTLS_ERR_SSL_WANT_WRITE;
+}
+
+static dtls_outcome_t explain_wait(dtls_state_t *state, wait_outcome_t outcome)
+{
+    switch (outcome) {
+    case WAIT_READY:
+        return DTLS_OK;
+    case WAIT_TIMEOUT:
+        return DTLS_TIMEOUT;
+    case WAIT_INTERRUPTED:
+        return fail(state, DTLS_INTERRUPTED, "interrupted");
+    default:
+        return fail(state, DTLS_SYSTEM, "poll: %s", strerror(errno));
+    }
+}
+
+/* Waits for what the library wants, until `limit` or until its timer asks for a retransmission. DTLS_OK: call
+ * it again. */
+static dtls_outcome_t pause_for(dtls_state_t *state, int wanted, wait_limit_t limit)
+{
+    short events = wanted == MBEDTLS_ERR_SSL_WANT_WRITE ? POLLOUT : POLLIN;
+    if (wait_now_ms() - DRAIN_MS > limit.deadline_ms)
+        return DTLS_TIMEOUT;
+    return explain_wait(state, transport_wait(&state->transport, events, limit));
+}
+
+/* DTLS_TIMEOUT: the connection's limit came first. */
+static dtls_outcome_t rest(dtls_state_t *state, int64_t delay_ms)
+{
+    dtls_outcome_t outcome =
+        explain_wait(state, wait_for(-1, 0, wait_at_most(state->config.limit, delay_ms)));
+    return outcome == DTLS_TIMEOUT && wait_now_ms() < state->config.limit.deadline_ms ? DTLS_OK : outcome;
+}
+
+/* --- One attempt --- */
+
 /* Asks for an abbreviated handshake where a session was saved; one that cannot be used costs a full one. No
  * other suite than the session's can come of it, so at first only that is offered, in both ClientHellos. A
- * server that takes it no more refuses, and the caller comes again without the session; or it says nothing.
- */
+ * server that takes it no more refuses, or says nothing; the next attempt offers all. */
 static void offer_session(dtls_state_t *state)
 {
-    mbedtls_ssl_session session;
-    const int *suites = policy_cipher_suites(state->credentials.psk.key_length > 0);
-    mbedtls_ssl_session_init(&session);
-    if (state->config.session.length > 0 &&
-        mbedtls_ssl_session_load(&session, state->config.session.bytes, state->config.session.length) == 0 &&
-        mbedtls_ssl_set_session(&state->ssl, &session) == 0 && !state->has_stalled) {
-        state->offered_suite[0] = compat_suite(&session);
-        suites = state->offered_suite;
-    }
-    mbedtls_ssl_conf_ciphersuites(&state->ssl_config, suites);
-    memcpy(state->offered, compat_master(&session), sizeof state->offered);
-    mbedtls_ssl_session_free(&session);
+    const int *suites = policy_cipher_suites(has_psk(state));
+    const dtls_blob_t *saved = &state->config.session;
+    state->offered_suite[0] = 0;
+    memset(state->offered, 0, sizeof state->offered);
+    if (saved->length > 0 && !state->session_refused)
+        state->offered_suite[0] = association_offer_session(&state->ssl, saved, state->offered);
+    mbedtls_ssl_conf_ciphersuites(&state->ssl_config, state->offered_suite[0] != 0 && !state->has_stalled
+                                                          ? state->offered_suite
+                                                          : suites);
 }
 
 static dtls_outcome_t prepare_handshake(dtls_state_t *state)
 {
-    int status = dtls_prepare(state);
-    /* No name for an address: check_certificate() does that, and RFC 6066 section 3 forbids it in the
+    const identity_t *identity = &state->verification.identity;
+    int status = prepare(state);
+    /* No name for an address: verification_check() does that, and RFC 6066 section 3 forbids it in the
      * extension. */
     if (status == 0)
-        status = mbedtls_ssl_set_hostname(&state->ssl,
-                                          state->identity.address_length > 0 ? NULL : state->identity.name);
+        status = mbedtls_ssl_set_hostname(&state->ssl, identity->address_length > 0 ? NULL : identity->name);
     if (status == 0 && state->config.offer_connection_id)
         status = compat_offer_connection_id(&state->ssl);
     if (status != 0)
-        return dtls_explain(state, status);
+        return explain(state, status);
     mbedtls_ssl_set_mtu(&state->ssl, state->config.mtu != 0 ? state->config.mtu : DTLS_MTU_DEFAULT);
-    state->expiry = 0;
-    transport_expect_round_trip(&state->transport, state->config.round_trip_us);
+    state->verification.expiry = 0;
     offer_session(state);
     return DTLS_OK;
 }
 
 static dtls_outcome_t explain_silence(dtls_state_t *state)
 {
-    if (state->transport.round_trip_us == 0)
-        return dtls_fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
+    if (!state->transport.heard)
+        return fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
     /* RFC 6347 section 4.1.2.7: what does not decrypt is dropped without a word. */
-    return dtls_fail(
-        state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s", state->transport.peer,
-        state->credentials.psk.key_length > 0 ? "; perhaps its key is not the one in --psk" : "");
+    return fail(state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s",
+                state->transport.peer, has_psk(state) ? "; perhaps its key is not the one in --psk" : "");
 }
 
-/* Whether the handshake was abbreviated. */
-static bool was_resumed(const dtls_state_t *state)
-{
-    return memcmp(compat_master(compat_session(&state->ssl)), state->offered, sizeof state->offered) == 0;
-}
-
-/* `silent` bounds the wait for the first answer, the connection's own limit the rest. */
-static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
+static dtls_outcome_t shake_hands(dtls_state_t *state, int64_t patience_ms)
 {
     for (;;) {
         state->transport.may_receive = true;
         int status = mbedtls_ssl_handshake(&state->ssl);
         if (status == 0)
-            break;
+            return DTLS_OK;
         dtls_outcome_t outcome =
             is_wanting(status)
-                ? pause_for(state, status, state->transport.round_trip_us == 0 ? silent : state->config.limit)
-                : dtls_explain(state, status);
+                ? pause_for(state, status,
+                            transport_bound(&state->transport, patience_ms, state->config.limit))
+                : explain(state, status);
         if (outcome == DTLS_CLOSED)
             return DTLS_PROTOCOL;
         if (outcome == DTLS_TIMEOUT)
@@ -268,59 +252,45 @@ static dtls_outcome_t handshake(dtls_state_t *state, wait_limit_t silent)
         if (outcome != DTLS_OK)
             return outcome;
     }
-    /* It would hold for application records too, and refuse any payload that is larger. */
+}
+
+static void begin_association(dtls_state_t *state)
+{
+    /* The MTU would hold for application records too, and refuse any payload that is larger. */
     mbedtls_ssl_set_mtu(&state->ssl, 0);
     policy_limit_forgeries(&state->ssl_config, compat_suite(compat_session(&state->ssl)));
+    state->transport.measures = false;
     state->connected = true;
-    log_step("connected to %s: %s handshake, %s, round trip %.1f ms", state->transport.peer,
-             was_resumed(state) ? "resumed" : "full", mbedtls_ssl_get_ciphersuite(&state->ssl),
-             (double)state->transport.round_trip_us / 1000);
-    return DTLS_OK;
 }
 
-static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *address, wait_limit_t silent)
+static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *address, int64_t patience_ms)
 {
-    /* A handshake that stalled and starts afresh need not wait a whole second again to find a datagram lost.
-     */
-    if (state->transport.round_trip_us != 0)
-        state->config.round_trip_us = state->transport.round_trip_us;
     bool opened = transport_open(&state->transport, address, NULL);
+    state->transport.measures = true;
     log_step("trying %s", state->transport.peer);
-    dtls_outcome_t outcome = opened ? prepare_handshake(state) : dtls_explain(state, 0);
+    dtls_outcome_t outcome = opened ? prepare_handshake(state) : explain(state, 0);
     if (outcome == DTLS_OK)
-        outcome = handshake(state, silent);
-    if (outcome != DTLS_OK)
-        log_step("%s", state->error);
-    state->has_stalled = state->has_stalled || outcome == DTLS_TIMEOUT;
-    return outcome;
-}
-
-/* One round over all addresses. In the first, one that says nothing is left soon for the next: after
- * SILENT_MS, or half the time that is left if that is less. */
-static dtls_outcome_t try_each(dtls_state_t *state, const struct addrinfo *addresses, bool first_round)
-{
-    dtls_outcome_t result = DTLS_REFUSED;
-    for (const struct addrinfo *address = addresses; address != NULL; address = address->ai_next) {
-        wait_limit_t silent = state->config.limit;
-        if (first_round && address->ai_next != NULL) {
-            int64_t half_ms = (silent.deadline_ms - wait_now_ms()) / 2;
-            silent = wait_at_most(silent, half_ms < SILENT_MS ? half_ms : SILENT_MS);
-        }
-        dtls_outcome_t outcome = attempt(state, address, silent);
-        if (outcome == DTLS_TIMEOUT)
-            result = DTLS_TIMEOUT;
-        else if (outcome != DTLS_REFUSED)
-            return outcome;
+        outcome = shake_hands(state, patience_ms);
+    if (outcome == DTLS_OK) {
+        begin_association(state);
+        log_step("connected to %s: %s handshake, %s, round trip %.1f ms", state->transport.peer,
+                 dtls_was_resumed(state) ? "resumed" : "full", mbedtls_ssl_get_ciphersuite(&state->ssl),
+                 (double)state->transport.round_trip_us / 1000);
+        return DTLS_OK;
     }
-    return result;
+    log_step("%s", state->error);
+    state->has_stalled = state->has_stalled || outcome == DTLS_TIMEOUT;
+    state->session_refused = state->session_refused || outcome == DTLS_PROTOCOL || outcome == DTLS_REJECTED;
+    return outcome;
 }
 
-static dtls_outcome_t try_addresses(dtls_state_t *state, const struct addrinfo *addresses)
+/* --- The verbs --- */
+
+static attempt_t make_attempt(void *context, const struct addrinfo *address, int64_t patience_ms)
 {
-    dtls_outcome_t outcome = try_each(state, addresses, true);
-    while (outcome == DTLS_TIMEOUT && wait_now_ms() < state->config.limit.deadline_ms)
-        outcome = try_each(state, addresses, false);
-    return outcome;
+    dtls_state_t *state = context;
+    dtls_outcome_t outcome = attempt(state, address, patience_ms);
+    return (attempt_t){.outcome = outcome, .heard = state->transport.heard, .text = state->error};
 }
 
 static dtls_outcome_t find_addresses(dtls_state_t *state, struct addrinfo **addresses)
@@ -331,53 +301,66 @@ static dtls_outcome_t find_addresses(dtls_state_t *state, struct addrinfo **addr
     case RESOLVE_OK:
         return DTLS_OK;
     case RESOLVE_UNKNOWN:
-        return dtls_fail(state, DTLS_NAME_UNKNOWN, "host name unknown: %s", reason);
+        return fail(state, DTLS_NAME_UNKNOWN, "host name unknown: %s", reason);
     case RESOLVE_UNAVAILABLE:
     case RESOLVE_TIMEOUT:
-        return dtls_fail(state, DTLS_TIMEOUT, "host name not found yet: %s", reason);
+        return fail(state, DTLS_TIMEOUT, "host name not found yet: %s", reason);
     case RESOLVE_INTERRUPTED:
-        return dtls_fail(state, DTLS_INTERRUPTED, "%s", reason);
+        return fail(state, DTLS_INTERRUPTED, "%s", reason);
     default:
-        return dtls_fail(state, DTLS_SYSTEM, "host name not looked up: %s", reason);
+        return fail(state, DTLS_SYSTEM, "host name not looked up: %s", reason);
     }
 }
 
 dtls_outcome_t dtls_connect(dtls_state_t *state, const dtls_config_t *config)
 {
     struct addrinfo *addresses = NULL;
+    char text[ATTEMPTS_TEXT_SIZE] = "";
+    end_connection(state);
     state->config = *config;
-    identity_set(&state->identity, config->server_name != NULL ? config->server_name : config->host);
-    dtls_outcome_t outcome = find_addresses(state, &addresses);
+    state->has_stalled = state->session_refused = false;
+    verification_begin(&state->verification,
+                       config->server_name != NULL ? config->server_name : config->host);
+    transport_expect_round_trip(&state->transport, config->round_trip_us);
+    dtls_outcome_t outcome = state->said_goodbye ? rest(state, GOODBYE_MS) : DTLS_OK;
+    if (outcome == DTLS_OK)
+        outcome = find_addresses(state, &addresses);
     if (outcome != DTLS_OK)
         return outcome;
     int status = configure_handshake(state);
-    outcome = status == 0 ? try_addresses(state, addresses) : dtls_explain(state, status);
+    if (status == 0)
+        outcome = attempts_run(addresses, config->persist, config->limit, make_attempt, state, text);
+    else
+        outcome = explain(state, status);
+    if (text[0] != '\0')
+        memcpy(state->error, text, sizeof text);
     freeaddrinfo(addresses);
     return outcome;
 }
 
-/* --- Connected --- */
-
 size_t dtls_payload_maximum(const dtls_state_t *state)
 {
-    int maximum = mbedtls_ssl_get_max_out_record_payload(&state->ssl);
+    int maximum = state->connected ? mbedtls_ssl_get_max_out_record_payload(&state->ssl) : 0;
     return maximum < 0 ? 0 : maximum < DTLS_PAYLOAD_MAX ? (size_t)maximum : DTLS_PAYLOAD_MAX;
 }
 
 dtls_outcome_t dtls_send(dtls_state_t *state, const void *payload, size_t length)
 {
     size_t maximum = dtls_payload_maximum(state);
+    if (!state->connected)
+        return fail(state, DTLS_CLOSED, "not connected");
     if (length > maximum)
-        return dtls_fail(state, DTLS_TOO_LARGE, "takes payloads of at most %zu bytes; this one has %zu",
-                         maximum, length);
+        return fail(state, DTLS_TOO_LARGE, "takes payloads of at most %zu bytes; this one has %zu", maximum,
+                    length);
     for (;;) {
         int status = mbedtls_ssl_write(&state->ssl, payload, length);
         if (status >= 0)
             return DTLS_OK;
         dtls_outcome_t outcome =
-            is_wanting(status) ? pause_for(state, status, state->config.limit) : dtls_explain(state, status);
+            is_wanting(status) ? pause_for(state, status, state->config.limit) : explain(state, status);
+        state->connected = outcome == DTLS_OK; /* or the close_notify would send the record that waits */
         if (outcome == DTLS_TIMEOUT)
-            return dtls_fail(state, DTLS_TIMEOUT, "the payload could not be sent in time");
+            return fail(state, DTLS_TIMEOUT, "the payload could not be sent in time");
         if (outcome != DTLS_OK)
             return outcome;
     }
@@ -388,10 +371,10 @@ static dtls_outcome_t take_record(dtls_state_t *state, unsigned char *buffer, si
 {
     *length = mbedtls_ssl_get_bytes_avail(&state->ssl);
     if (*length > size)
-        return dtls_fail(state, DTLS_TOO_LARGE, "a downlink of %zu bytes came, and the buffer holds %zu",
-                         *length, size);
+        return fail(state, DTLS_TOO_LARGE, "a downlink of %zu bytes came, and the buffer holds %zu", *length,
+                    size);
     int status = mbedtls_ssl_read(&state->ssl, buffer, size);
-    return status == (int)*length ? DTLS_OK : dtls_explain(state, status);
+    return status == (int)*length ? DTLS_OK : explain(state, status);
 }
 
 dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size_t *length,
@@ -399,7 +382,7 @@ dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size
 {
     wait_limit_t limit = wait_at_most(state->config.limit, timeout_ms);
     *length = 0;
-    for (;;) {
+    while (state->connected) {
         state->transport.may_receive = true;
         int status = mbedtls_ssl_read(&state->ssl, NULL, 0); /* takes a record in, and nothing out of it */
         bool empty = compat_take_empty_record(&state->ssl);
@@ -409,31 +392,63 @@ dtls_outcome_t dtls_receive(dtls_state_t *state, void *buffer, size_t size, size
             return DTLS_OK;
         dtls_outcome_t outcome = status == 0 || is_wanting(status)
                                      ? pause_for(state, MBEDTLS_ERR_SSL_WANT_READ, limit)
-                                     : dtls_explain(state, status);
+                                     : explain(state, status);
         if (outcome == DTLS_TIMEOUT)
-            return dtls_fail(state, DTLS_TIMEOUT, "no downlink came");
+            return fail(state, DTLS_TIMEOUT, "no downlink came");
         if (outcome != DTLS_OK)
             return outcome;
     }
+    return fail(state, DTLS_CLOSED, "not connected");
 }
 
-void dtls_log_traffic(const dtls_state_t *state)
+bool dtls_save_session(dtls_state_t *state, dtls_blob_t *blob)
 {
-    const transport_t *transport = &state->transport;
-    log_step("%llu bytes in %lu datagrams sent, %llu bytes in %lu datagrams received", transport->bytes_sent,
-             transport->datagrams_sent, transport->bytes_received, transport->datagrams_received);
+    return association_pack_session(&state->ssl, blob);
+}
+
+bool dtls_suspend(dtls_state_t *state, dtls_blob_t *blob)
+{
+    *blob = (dtls_blob_t){0};
+    if (!state->connected ||
+        !association_pack(&state->ssl, dtls_fd(state), state->transport.round_trip_us, blob))
+        return false;
+    transport_log_traffic(&state->transport);
+    state->connected = false; /* a close_notify would end what is kept */
+    return true;
+}
+
+dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, const dtls_blob_t *blob)
+{
+    association_ends_t ends;
+    state->config = *config;
+    if (!association_read_ends(blob, &ends))
+        return fail(state, DTLS_PROTOCOL, "the saved association is damaged");
+    struct addrinfo peer = {.ai_family = ends.peer.ss_family,
+                            .ai_addr = (struct sockaddr *)&ends.peer,
+                            .ai_addrlen = ends.peer_length};
+    struct addrinfo local = {.ai_addr = (struct sockaddr *)&ends.local, .ai_addrlen = ends.local_length};
+    if (!transport_open(&state->transport, &peer, &local) &&
+        !(ends.any_port && transport_open(&state->transport, &peer, NULL)))
+        return explain(state, 0);
+    int status = policy_apply_to_resumed(&state->ssl_config);
+    callbacks_install(&state->callbacks, &state->ssl_config);
+    if (status == 0)
+        status = prepare(state);
+    if (status == 0)
+        status = association_load(&state->ssl, blob);
+    if (status != 0)
+        return explain(state, status);
+    policy_limit_forgeries(&state->ssl_config, compat_suite(compat_session(&state->ssl)));
+    transport_expect_round_trip(&state->transport, ends.round_trip_us);
+    state->connected = true;
+    return DTLS_OK;
 }
 
 void dtls_close(dtls_state_t *state)
 {
-    if (state->connected) {
-        mbedtls_ssl_close_notify(&state->ssl);
-        dtls_log_traffic(state);
-    }
-    mbedtls_ssl_free(&state->ssl);
-    mbedtls_ssl_config_free(&state->ssl_config);
-    mbedtls_ctr_drbg_free(&state->drbg);
-    transport_close(&state->transport);
+    end_connection(state);
+    transport_log_traffic(&state->transport);
+    callbacks_free(&state->callbacks);
     credentials_free(&state->credentials);
     dtls_init(state);
 }

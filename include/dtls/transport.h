@@ -14,14 +14,18 @@
 
 typedef struct {
     mbedtls_net_context net;
-    char peer[80];           /* numeric address and port, for messages */
-    int error;               /* errno of the socket call that failed; 0: none did */
-    bool may_receive;        /* see transport_receive() */
-    int64_t intermediate_ms; /* the timer's two delays end then, on wait_now_ms()'s clock, */
-    int64_t final_ms;        /* and 0 here says that it does not run */
-    int64_t retransmit_ms;   /* what a second of the library's timer lasts */
-    int64_t sent_us;         /* when the latest datagram before the first answer left; 0: none yet */
-    int64_t round_trip_us;   /* from there to that answer; 0: none yet */
+    char peer[80];    /* numeric address and port, for messages */
+    int error;        /* errno of the socket call that failed; 0: none did */
+    bool may_receive; /* see transport_receive() */
+    bool measures;    /* round trips are measured: what is sent is answered at once, as in a handshake */
+    bool heard;       /* a datagram came from this address */
+    int64_t heard_ms; /* when the last one came; before that, when the socket was opened */
+    /* The timer's two delays end then, on wait_now_ms()'s clock; final_ms 0 says that it does not run. */
+    int64_t intermediate_ms, final_ms;
+    int64_t pace_ms;   /* what a second of the library's timer lasts */
+    int64_t flight_us; /* when the first datagram since the last answer left; 0: none did */
+    bool flight_was_resent;
+    int64_t round_trip_us; /* smoothed (RFC 6298 section 2); 0: not known */
     unsigned long datagrams_sent, datagrams_received;
     unsigned long long bytes_sent, bytes_received; /* UDP payload */
 } transport_t;
@@ -30,11 +34,15 @@ typedef struct {
 void transport_init(transport_t *transport);
 
 /* Opens a socket that talks to `address` alone, from `local`, or from a fresh source port where that is NULL,
- * and closes the one before. False: transport->error says why. Never blocks. The counters go on. */
+ * and closes the one before. Datagrams leave it without "don't fragment": a path that silently drops large
+ * ones must not swallow a payload. False: transport->error says why. Never blocks. The counters and the round
+ * trip stay. */
 bool transport_open(transport_t *transport, const struct addrinfo *address, const struct addrinfo *local);
 
-/* Sets the pace of retransmissions by a round trip that was seen earlier; 0: not known, one second (RFC 6347
- * section 4.2.4.1). The first answer sets it anew: three round trips, 0.25 to 1 s. */
+/* Notes the round trip that an earlier run measured, in microseconds; 0: not known. The first retransmission
+ * comes after three round trips, but after 0.25 s at the least, and after 1 s at the most where the path is
+ * not slower than that; on an unknown path after 1.5 s. Every answer to a flight that was sent once measures
+ * it anew (Karn's rule). */
 void transport_expect_round_trip(transport_t *transport, int64_t round_trip_us);
 
 /* An f_send: sends one datagram. Returns its length, MBEDTLS_ERR_SSL_WANT_WRITE where the socket's buffer is
@@ -48,9 +56,9 @@ int transport_send(void *context, const unsigned char *bytes, size_t length);
  * transport->error set. */
 int transport_receive(void *context, unsigned char *buffer, size_t size);
 
-/* An f_set_timer: starts the timer; final_ms 0 stops it. Its seconds are as long as the round trip allows,
- * and on a clock of our own, since the library's follows the wall clock, which a Pi sets by network in the
- * middle of a run. */
+/* An f_set_timer: starts the timer; final_ms 0 stops it. Its seconds last as long as the pace says, and a
+ * delay is never much longer than 2 s: a lossy path needs many tries. The clock is ours, since the library's
+ * follows the wall clock, which a Pi sets by network in the middle of a run. */
 void transport_set_timer(void *context, uint32_t intermediate_ms, uint32_t final_ms);
 
 /* An f_get_timer: -1: not running; 0, 1, 2: neither, the intermediate, the final delay has passed. */
@@ -59,6 +67,14 @@ int transport_get_timer(void *context);
 /* Waits until the socket is ready for `events`, or the timer's final delay has passed: WAIT_READY for both.
  */
 wait_outcome_t transport_wait(const transport_t *transport, short events, wait_limit_t limit);
+
+/* Bounds `limit` by how long an attempt is still worth waiting for: `patience_ms` after the socket was opened
+ * for the server's first word, then as long after each word as the server, or its path, may need for the
+ * next. */
+wait_limit_t transport_bound(const transport_t *transport, int64_t patience_ms, wait_limit_t limit);
+
+/* Logs, with -v, how much went over the network since the last time, if anything did. */
+void transport_log_traffic(transport_t *transport);
 
 /* Closes the socket; harmless when repeated. */
 void transport_close(transport_t *transport);

@@ -6,6 +6,7 @@
 
 #include <mbedtls/asn1.h>
 #include <mbedtls/bignum.h>
+#include <mbedtls/ctr_drbg.h>
 #include <mbedtls/ecp.h>
 #include <mbedtls/entropy.h>
 #include <mbedtls/error.h>
@@ -50,8 +51,9 @@ static bool is_about_psk(int number)
            number == MBEDTLS_SSL_ALERT_MSG_DECRYPT_ERROR || number == MBEDTLS_SSL_ALERT_MSG_BAD_RECORD_MAC;
 }
 
-static dtls_outcome_t diagnose_alert(const dtls_state_t *state, int number, char *reason, size_t size)
+static dtls_outcome_t diagnose_alert(const failure_t *failure, char *reason, size_t size)
 {
+    int number = failure->alert;
     const char *name = "unknown";
     bool about_our_certificate = false;
     for (size_t i = 0; i < sizeof alerts / sizeof alerts[0]; i++) {
@@ -61,7 +63,8 @@ static dtls_outcome_t diagnose_alert(const dtls_state_t *state, int number, char
         }
     }
     const char *what = "the server ended the connection";
-    bool about_our_psk = state->credentials.psk.key_length > 0 && !state->connected && is_about_psk(number);
+    bool with_psk = failure->psk && !failure->connected;
+    bool about_our_psk = with_psk && is_about_psk(number);
     if (about_our_psk)
         what = "the server refused this device's pre-shared key or identity";
     else if (about_our_certificate)
@@ -70,7 +73,10 @@ static dtls_outcome_t diagnose_alert(const dtls_state_t *state, int number, char
         what = "the server does not speak version 1.2 of DTLS";
     else if (number == MBEDTLS_SSL_ALERT_MSG_HANDSHAKE_FAILURE)
         what = "the server has no protocol version or cipher suite in common with this program";
-    snprintf(reason, size, "%s (alert %d, %s)", what, number, name);
+    /* Some servers know no better word for an identity that they do not know. */
+    bool perhaps_psk = with_psk && number == MBEDTLS_SSL_ALERT_MSG_INTERNAL_ERROR;
+    snprintf(reason, size, "%s (alert %d, %s)%s", what, number, name,
+             perhaps_psk ? "; perhaps it does not know the identity in --psk" : "");
     return about_our_certificate || about_our_psk ? DTLS_REJECTED : DTLS_PROTOCOL;
 }
 
@@ -82,7 +88,7 @@ static const struct {
     {MBEDTLS_X509_BADCERT_EXPIRED, "expired "},
     {MBEDTLS_X509_BADCERT_FUTURE, "not yet valid: not valid before "},
     {MBEDTLS_X509_BADCERT_CN_MISMATCH, "not issued for the name "},
-    {MBEDTLS_X509_BADCERT_NOT_TRUSTED, "not signed by a trusted CA"},
+    {MBEDTLS_X509_BADCERT_NOT_TRUSTED, "not signed by a trusted CA; its issuer is "},
     {MBEDTLS_X509_BADCERT_EXT_KEY_USAGE, "not meant for servers (extended key usage)"},
     {MBEDTLS_X509_BADCERT_OTHER,
      "without a subjectAltName, and not said to be a server's (extended key usage)"},
@@ -92,9 +98,11 @@ static const struct {
     {MBEDTLS_X509_BADCERT_BAD_KEY, "its key is too weak or of another curve"},
 };
 
-static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flags, char *reason, size_t size)
+static dtls_outcome_t diagnose_distrust(const failure_t *failure, char *reason, size_t size)
 {
-    char list[400] = "";
+    const verification_t *verification = failure->verification;
+    uint32_t flags = failure->flaws;
+    char list[600] = "";
     size_t used = 0;
     for (size_t i = 0; i < sizeof distrusts / sizeof distrusts[0] && used < sizeof list; i++) {
         uint32_t flag = distrusts[i].flag;
@@ -102,9 +110,11 @@ static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flag
             continue;
         const char *value = "";
         if (flag == MBEDTLS_X509_BADCERT_CN_MISMATCH)
-            value = state->identity.name;
+            value = verification->identity.name;
         else if (flag == MBEDTLS_X509_BADCERT_EXPIRED || flag == MBEDTLS_X509_BADCERT_FUTURE)
-            value = state->bad_date;
+            value = verification->bad_date;
+        else if (flag == MBEDTLS_X509_BADCERT_NOT_TRUSTED)
+            value = verification->issuer;
         used += (size_t)snprintf(list + used, sizeof list - used, "%s%s%s", used > 0 ? ", " : "",
                                  distrusts[i].text, value);
     }
@@ -113,35 +123,34 @@ static dtls_outcome_t diagnose_distrust(const dtls_state_t *state, uint32_t flag
     return DTLS_UNTRUSTED;
 }
 
-static dtls_outcome_t diagnose_socket(const dtls_state_t *state, char *reason, size_t size)
+static dtls_outcome_t diagnose_socket(const failure_t *failure, char *reason, size_t size)
 {
-    switch (state->transport.error) {
+    switch (failure->socket_error) {
     case ECONNREFUSED:
-        snprintf(reason, size, "nobody listens there (%s refused)", state->transport.peer);
+        snprintf(reason, size, "nobody listens there (%s refused)", failure->peer);
         return DTLS_REFUSED;
     case EMFILE:
     case ENFILE:
     case ENOMEM:
     case ENOBUFS:
-        snprintf(reason, size, "no socket: %s", strerror(state->transport.error));
+        snprintf(reason, size, "no socket: %s", strerror(failure->socket_error));
         return DTLS_SYSTEM;
     default: /* no route, no such address family, forbidden by a firewall, … */
-        snprintf(reason, size, "%s cannot be reached: %s", state->transport.peer,
-                 strerror(state->transport.error));
+        snprintf(reason, size, "%s cannot be reached: %s", failure->peer, strerror(failure->socket_error));
         return DTLS_REFUSED;
     }
 }
 
-static dtls_outcome_t diagnose_other(const dtls_state_t *state, int status, char *reason, size_t size)
+static dtls_outcome_t diagnose_other(const failure_t *failure, char *reason, size_t size)
 {
     char text[200];
-    uint32_t flags = mbedtls_ssl_get_verify_result(&state->ssl);
     /* All ones: no certificate was looked at. */
-    if (!state->connected && flags != 0 && flags != UINT32_MAX)
-        return diagnose_distrust(state, flags, reason, size);
-    mbedtls_strerror(status, text, sizeof text);
+    if (!failure->connected && failure->flaws != 0 && failure->flaws != UINT32_MAX)
+        return diagnose_distrust(failure, reason, size);
+    mbedtls_strerror(failure->status, text, sizeof text);
     snprintf(reason, size, "%s: %s (mbed TLS error -0x%04x)",
-             state->connected ? "the connection broke" : "the handshake failed", text, (unsigned)-status);
+             failure->connected ? "the connection broke" : "the handshake failed", text,
+             (unsigned)-failure->status);
     return DTLS_PROTOCOL;
 }
 
@@ -158,19 +167,19 @@ static bool is_out_of_memory(int status)
     return low == MBEDTLS_ERR_MPI_ALLOC_FAILED || low == MBEDTLS_ERR_ASN1_ALLOC_FAILED;
 }
 
-dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, size_t size)
+dtls_outcome_t diagnose(const failure_t *failure, char *reason, size_t size)
 {
-    if (state->transport.error != 0)
-        return diagnose_socket(state, reason, size);
-    if (is_out_of_memory(status)) {
+    if (failure->socket_error != 0)
+        return diagnose_socket(failure, reason, size);
+    if (is_out_of_memory(failure->status)) {
         snprintf(reason, size, "out of memory");
         return DTLS_SYSTEM;
     }
-    switch (status) {
+    switch (failure->status) {
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
-        return diagnose_alert(state, compat_alert(&state->ssl), reason, size);
+        return diagnose_alert(failure, reason, size);
     case MBEDTLS_ERR_SSL_TIMEOUT:
-        snprintf(reason, size, "no answer from %s", state->transport.peer);
+        snprintf(reason, size, "no answer from %s", failure->peer);
         return DTLS_TIMEOUT;
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
         snprintf(reason, size, "the server closed the connection");
@@ -183,6 +192,6 @@ dtls_outcome_t diagnose(const dtls_state_t *state, int status, char *reason, siz
         snprintf(reason, size, "the system's random generator failed");
         return DTLS_SYSTEM;
     default:
-        return diagnose_other(state, status, reason, size);
+        return diagnose_other(failure, reason, size);
     }
 }
