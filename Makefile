@@ -96,10 +96,13 @@ $(BUILD)/dtls-send: $(OBJECTS)
 
 # A program that holds a key can be run by all, and read by its owner alone.
 MODE     := $(if $(EMBED),711,755)
-EMBEDDED := $(if $(EMBED),$(abspath $(EMBED)/cert.crt $(EMBED)/key.pem))
+# Not by $(abspath), which takes a path with a space in it for two; in a list of files make wants a backslash before it.
+EMBED_DIR := $(if $(EMBED),$(if $(filter /%,$(firstword $(EMBED))),,$(CURDIR)/)$(EMBED))
+EMBEDDED  := $(if $(EMBED),$(addprefix $(subst $(subst ,, ),\ ,$(EMBED_DIR)),/cert.crt /key.pem))
 $(BUILD)/src/credentials/embedded.o: $(EMBEDDED) $(BUILD)/embedded
-$(BUILD)/src/credentials/embedded.o: EMBED_FLAG := $(if $(EMBED),-DEMBED_DIR='"$(abspath $(EMBED))"')
-PRIVATELY := $(if $(EMBED),umask 077;)
+$(BUILD)/src/credentials/embedded.o: EMBED_FLAG := $(if $(EMBED),-DEMBED_DIR='"$(EMBED_DIR)"')
+# A file that is there keeps its mode when it is written anew, so it goes first.
+PRIVATELY = $(if $(EMBED),umask 077; rm -f $@;)
 
 # Changes when EMBED does.
 $(BUILD)/embedded: FORCE
@@ -128,11 +131,11 @@ $(BUILD)/tests/test_%: $(BUILD)/tests/unit/test_%.o $(MODULES)
 
 # An archive gives only what is still missing: not what the fuzz targets have of their own.
 $(BUILD)/modules.a: $(MODULES)
-	$(Q)$(AR) rcs $@ $^
+	$(Q)$(PRIVATELY) $(AR) rcs $@ $^
 
 $(BUILD)/tests/fuzz_%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/modules.a
 	$(call say,LINK    $@)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS)
+	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $(filter %.o,$^) $(filter %.a,$^) $(ALL_LDLIBS)
 
 $(addprefix $(BUILD)/tests/fuzz_,handshake records session): \
     $(patsubst %,$(BUILD)/tests/fuzz/%.o,network server exchange)

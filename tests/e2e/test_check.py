@@ -166,6 +166,16 @@ def test_a_key_that_others_can_read_is_a_warning_and_no_failure(check, pki, tmp_
     assert any("warning" in line and f"{mode:04o}" in line for line in told) == warned
 
 
+def test_of_the_default_key_too(check, pki, tmp_path):
+    """As the service's own tool writes it."""
+    shutil.copy(pki.bundle("device"), tmp_path / "cert.crt")
+    shutil.copy(pki.key("device"), tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o644)
+    result = check()
+    assert_usable(result)
+    assert "warning:  others than its owner can read it (mode 0644)" in report(result)["key: key.pem"]
+
+
 def test_nothing_secret_is_in_the_report(check, pki, tmp_path):
     (tmp_path / "passphrase").write_text("open sesame", encoding="ascii")
     openssl("pkey", "-in", pki.key("device"), "-traditional", "-aes128", "-passout",
@@ -189,12 +199,13 @@ def test_a_name_cannot_drive_the_terminal(check, issuer):
 
 # Whole days
 
-@pytest.mark.parametrize("left, days", [(5 * DAY + 1, 5), (5 * DAY, 5), (5 * DAY - 1, 4), (1, 0), (DAY, 1)])
+@pytest.mark.parametrize("left, days", [(5 * DAY + 1, "5 days"), (5 * DAY, "5 days"), (5 * DAY - 1, "4 days"),
+                                        (1, "0 days"), (DAY, "1 day")])
 def test_days_are_counted_down_to_the_second(check, issuer, clock, left, days):
     fresh = issuer.device(end=29)
     result = check(*fresh, "--renew-days", "0", env=clock(seconds_of(issuer.leaf("fresh"), "end") - left))
     assert_usable(result)
-    assert report(result)[f"certificate: {issuer.bundle('fresh')}"][3].endswith(f", {days} days left")
+    assert report(result)[f"certificate: {issuer.bundle('fresh')}"][3].endswith(f", {days} left")
 
 
 @pytest.mark.parametrize("left, renew_days, enough", [
@@ -210,6 +221,12 @@ def test_fewer_days_than_asked_for_are_a_failure(check, issuer, clock, left, ren
     else:
         assert_unusable(result, "fresh.bundle: expires", date(end), "new certificate")
         assert b"days left" in result.stdout
+
+
+@pytest.mark.parametrize("left, words", [(DAY - 1, "in less than 1 day;"), (DAY, "in less than 2 days;")])
+def test_one_day_is_no_days(check, issuer, clock, left, words):
+    fresh = issuer.device(end=29)
+    assert_unusable(check(*fresh, env=clock(seconds_of(issuer.leaf("fresh"), "end") - left)), words)
 
 
 def test_without_check_few_days_are_enough(run, inboxd, issuer):

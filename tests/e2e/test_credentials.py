@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import pytest
 
@@ -148,6 +149,33 @@ def test_a_message_about_a_strange_file_name_stays_one_line(try_with):
 def test_a_key_that_does_not_match_is_found_before_anything_is_sent(try_with, pki, key):
     result = try_with(key=pki.key(key), cert=pki.chain("device-unknown"))
     assert_fails(result, UNUSABLE, f"{key}.key", "device-unknown.chain")
+
+
+def test_a_key_from_a_pipe_that_does_not_match_is_told_as_that(try_with, pki):
+    """It cannot be read twice, so it is not."""
+    reading, writing = os.pipe()
+    os.write(writing, pki.key("device-rsa").read_bytes())
+    os.close(writing)
+    result = try_with(key=f"/dev/fd/{reading}", pass_fds=[reading])
+    os.close(reading)
+    assert_fails(result, UNUSABLE, "fits no certificate")
+
+
+@pytest.mark.parametrize("first", ["cert.crt", "key.pem"])
+def test_a_run_in_the_midst_of_a_renewal_does_not_fail(start, openssl, pki, tmp_path, first):
+    """Whichever of the two files is replaced first."""
+    new = {"cert.crt": pki.bundle("device-rsa"), "key.pem": pki.key("device-rsa")}
+    old = {"cert.crt": pki.bundle("device"), "key.pem": pki.key("device")}
+    last, = new.keys() - {first}
+    shutil.copy(new[first], tmp_path / first)
+    shutil.copy(old[last], tmp_path / last)
+    shutil.copy(new[last], tmp_path / "new")
+    server = openssl()
+    client = start("--server", server.address, "--wait", "0", "x")
+    time.sleep(0.05)  # the first of the two steps is over, and the second to come
+    (tmp_path / "new").rename(tmp_path / last)
+    assert_silent_success(client.finish())
+    server.wait_for_payloads(b"x")
 
 
 def test_the_devices_certificate_is_the_one_that_fits_the_key(deliver, pki, tmp_path):

@@ -188,8 +188,40 @@ def test_a_missing_file_is_an_error_of_make(build, name):
     assert name in done.stderr
 
 
+def test_a_path_may_have_spaces(build, pki, run, tmp_path):
+    put_credentials(pki, tmp_path / "a directory of mine", "device-rsa")
+    done = build(embed=tmp_path / "a directory of mine")
+    assert done.returncode == 0, done.stderr
+    assert certificate_of(build.program, run) == "device-rsa"
+    assert "CC" not in build(embed=tmp_path / "a directory of mine").stdout
+    put_credentials(pki, tmp_path / "a directory of mine", "device-p384")
+    assert build(embed=tmp_path / "a directory of mine").returncode == 0
+    assert certificate_of(build.program, run) == "device-p384"
+    done = build(embed=tmp_path / "no such directory")
+    assert done.returncode != 0 and "no such directory" in done.stderr
+
+
+def test_a_path_may_be_relative(build, run):
+    relative = os.path.relpath(build.credentials, ROOT)
+    done = build(embed=relative)
+    assert done.returncode == 0, done.stderr
+    assert certificate_of(build.program, run) == "device"
+
+
+def test_all_that_holds_the_key_is_its_owners_alone_though_it_was_others_before(build):
+    """An archive of the modules as well, which the fuzzers are linked from."""
+    archive = build.directory / "modules.a"
+    assert build(archive, embed=None).returncode == 0
+    assert archive.stat().st_mode & 0o044  # what follows is no feat of the tests' umask
+    assert build(archive).returncode == 0
+    key = b"".join((build.credentials / "key.pem").read_bytes().splitlines()[1:2])
+    holders = [path for path in build.directory.rglob("*") if path.is_file() and key in path.read_bytes()]
+    assert archive in holders and build.directory / "src/credentials/embedded.o" in holders
+    assert not [path for path in holders if path.stat().st_mode & 0o066]
+
+
 def test_flags_of_the_users_do_not_undo_it(build, run):
-    (build.directory / "src" / "embedded.o").unlink()
+    (build.directory / "src" / "credentials" / "embedded.o").unlink()
     assert build("CPPFLAGS=-DMINE").returncode == 0
     assert certificate_of(build.program, run) == "device"
 
