@@ -39,7 +39,7 @@ SERVERS = {
     "server-expired": ("server", "intermediate", {"end": -1}),
     "server-not-yet-valid": ("server", "intermediate", {"start": 1}),
     "server-client-auth": ("server", "intermediate", {"usage": "clientAuth"}),
-    # No subjectAltName: the common name counts where the certificate says that it is a server's, and only there.
+    # No subjectAltName: the common name counts only where the certificate says that it is a server's.
     "server-common-name": ("localhost", "intermediate", {"names": None}),
     "server-common-name-any-usage": ("localhost", "intermediate",
                                      {"names": None, "usage": "anyExtendedKeyUsage"}),

@@ -396,3 +396,29 @@ class Relay(Peer):
         os.close(self._stop)
         self._near.close()
         self._far.close()
+
+
+class Forger(Relay):
+    """A relay that can send its client records that nobody encrypted."""
+
+    sent = 0
+
+    def forge(self, count):
+        """Sends so many, each with a record number of its own, and waits until the client has read them."""
+        for self.sent in range(self.sent + 1, self.sent + count + 1):
+            header = b"\x17\xfe\xfd\x00\x01" + (1000 + self.sent).to_bytes(6, "big") + b"\x00\x20"
+            self._near.sendto(header + bytes(32), self._client)
+            if self.sent % 20 == 0:  # no more than its socket holds
+                self._wait_until_read()
+        self._wait_until_read()
+
+    def _wait_until_read(self):
+        """Until nothing waits at the client's port, or the client is gone."""
+        def is_read():
+            for line in Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                port, waiting = (int(fields[i].rsplit(":", 1)[1], 16) for i in (1, 4))
+                if port == self._client[1] and waiting:
+                    return False
+            return True
+        wait_until(is_read, "peace at the client's port")

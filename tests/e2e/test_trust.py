@@ -1,14 +1,13 @@
 """Nothing is sent to a server that has not proved who it is, nor over anything weaker than it should be."""
 
 import struct
-from pathlib import Path
 
 import pytest
 
 from client import answering_names, assert_fails, assert_silent_success
 from pki import Pki
 from pki import openssl as openssl_command
-from servers import OpensslServer, Relay, wait_until
+from servers import Forger, OpensslServer, Relay
 
 UNTRUSTED = 77
 PROTOCOL = 76
@@ -233,9 +232,9 @@ def test_the_devices_own_certificate_is_no_anchor(run, openssl, pki, tmp_path, b
 
 @pytest.fixture(name="former")
 def fixture_former(pki, tmp_path):
-    """The certificate that the device had before, without a word about what it is for (of version 1 where
-    openssl(1) still makes such), and one that its key has signed, for the server's name: what somebody has who
-    got hold of that key. As the openssl server's `certificate`, "former-server"."""
+    """A PKI of the certificate that the device had before ("former", without extensions, and of version 1
+    where openssl(1) still makes such) and of what somebody can make who got hold of its key: a certificate
+    for the server's name ("former-server")."""
     scratch = Pki(tmp_path / "former")
     scratch.directory.mkdir()
 
@@ -404,29 +403,6 @@ def test_an_address_is_not_indicated(hello):
     assert 0 not in hello("127.0.0.1")[2]
 
 
-class Forger(Relay):
-    """A relay that can send the client records that nobody encrypted."""
-
-    sent = 0
-
-    def forge(self, count):
-        """So many of them, each with a record number of its own; waits until the client has read them."""
-        for self.sent in range(self.sent + 1, self.sent + count + 1):
-            self._near.sendto(b"\x17\xfe\xfd\x00\x01" + (1000 + self.sent).to_bytes(6, "big") + b"\x00\x20" +
-                              bytes(32), self._client)
-            if self.sent % 20 == 0:  # no more than its socket holds
-                self.wait_until_read()
-        self.wait_until_read()
-
-    def wait_until_read(self):
-        """Until nothing waits at the client's port, or nobody is there any more."""
-        port = self._client[1]
-        wait_until(lambda: not any(int(line.split()[1].rsplit(":", 1)[1], 16) == port and
-                                   int(line.split()[4].split(":")[1], 16)
-                                   for line in Path("/proc/net/udp").read_text(encoding="ascii").splitlines()[1:]),
-                   "peace at the client")
-
-
 @pytest.fixture(name="forged")
 def fixture_forged(begin, openssl, peers):
     """A client that has sent its payload under the cipher suite and waits for a downlink, and its relay."""
@@ -447,6 +423,23 @@ def test_under_a_short_tag_the_hundredth_forgery_ends_the_connection(forged):
     assert client.running()
     relay.forge(1)
     assert_fails(client.finish(), PROTOCOL, relay.address)
+
+
+def test_forgeries_count_in_an_association_that_was_kept_too(begin, send, openssl, peers):
+    server = openssl("-cipher", "ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0")
+    relay = peers.enter_context(Forger(server))
+    kept = ["--session", "session", "--lease", "60"]
+    client = begin(relay, *kept, "--wait", "2", "x")
+    server.wait_for_payloads(b"x")
+    relay.forge(60)
+    assert_silent_success(client.finish())
+    client = begin(relay, *kept, "--wait", "20", "-v", "y")
+    server.wait_for_payloads(b"x", b"y")
+    relay.forge(39)
+    assert client.running()
+    relay.forge(1)
+    result = client.finish()
+    assert result.status == PROTOCOL and "reused" in result.stderr, result
 
 
 @pytest.mark.parametrize("suite", ["ECDHE-ECDSA-AES128-CCM", "ECDHE-ECDSA-CHACHA20-POLY1305"])

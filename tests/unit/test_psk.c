@@ -21,7 +21,7 @@
 static psk_t psk;
 static char error[256];
 
-/* Writes the file with this mode, and loads it. The one before goes: its owner may not be allowed to write. */
+/* Writes the file with this mode, and loads it. The one before goes: its mode may forbid writing. */
 static bool load(const void *content, size_t length, mode_t mode)
 {
     unlink(scratch_path("file"));
