@@ -28,6 +28,7 @@ typedef struct {
     char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
     payload_reader_t payloads;          /* holds the payload in hand, also where that came from the queue */
     queue_t queue;
+    entry_t entry;   /* where the payload in hand came from */
     bool unsettled;  /* the payload in hand was sent, and is still in the queue */
     bool none_added; /* the payload that was given was refused: this run sends only what waits */
     bool unsendable; /* something in the queue was, and was told */
@@ -114,17 +115,17 @@ static payload_outcome_t read_payload(run_t *run)
 static bool fill_queue(run_t *run)
 {
     queue_t *queue = &run->queue;
-    queue_outcome_t added =
-        queue_open(queue, run->options.queue, run->options.queue_limit) ? QUEUE_OK : QUEUE_FAILED;
+    bool opened = queue_open(queue, run->options.queue, run->options.queue_limit);
+    queue_outcome_t added = opened ? QUEUE_OK : QUEUE_FAILED;
     payload_outcome_t read = PAYLOAD_END;
     bool given = run->options.payload.kind != PAYLOAD_NONE;
     while (given && added == QUEUE_OK && (read = read_payload(run)) == PAYLOAD_OK)
-        added = queue_add(queue, run->payloads.bytes, run->payloads.length, run->limit);
+        added = queue_add(queue, run->payloads.bytes, run->payloads.length, run->options.confirm, run->limit);
     if (added != QUEUE_OK)
         note_failure(run, EX_CANTCREAT, queue->error);
-    run->none_added = given && queue->own == 0;
+    run->none_added = given && queue->ranges == 0;
     /* What waits is sent also where the queue is full, or a sensor is broken: else it would stay there. */
-    bool writable = added == QUEUE_OK || added == QUEUE_FULL;
+    bool writable = added == QUEUE_OK || added == QUEUE_FULL || (added == QUEUE_FAILED && opened);
     return writable && read != PAYLOAD_TIMEOUT && read != PAYLOAD_INTERRUPTED;
 }
 
@@ -140,7 +141,7 @@ static void note_unsendable(run_t *run)
 static bool next_queued(run_t *run)
 {
     for (;;) {
-        switch (queue_next(&run->queue, run->payloads.bytes, &run->payloads.length)) {
+        switch (queue_next(&run->queue, run->payloads.bytes, &run->payloads.length, &run->entry)) {
         case QUEUE_OK:
             return true;
         case QUEUE_END:
@@ -164,7 +165,7 @@ static bool next_payload(run_t *run)
 /* The payload in hand was delivered, as far as can be known: it leaves the queue. */
 static bool settle(run_t *run)
 {
-    if (!run->unsettled || queue_remove(&run->queue)) {
+    if (!run->unsettled || queue_remove(&run->queue, &run->entry)) {
         run->unsettled = false;
         return true;
     }
@@ -231,7 +232,7 @@ static void refuse(run_t *run)
         note_failure(run, EX_DATAERR, run->delivery.error);
         return;
     }
-    queue_set_aside(&run->queue, run->delivery.error);
+    queue_set_aside(&run->queue, &run->entry, run->delivery.error);
     note_unsendable(run);
 }
 

@@ -12,10 +12,6 @@
 
 #include "store/file.h"
 
-#define NUMBER_MAX UINT64_C(9999999999999999)
-
-enum { NAME_DIGITS = 16, NAME_SIZE = NAME_DIGITS + 1 };
-
 static const char temporary_name[] = ".new";
 static const char counter_name[] = ".last";
 static const char failed_name[] = "failed";
@@ -80,19 +76,23 @@ static const char *open_directory(queue_t *queue)
         return "belongs to another user";
     if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
         return "can be written by other users";
+    queue->copies = entry_needs_copy(queue->directory);
     return NULL;
 }
 
+/* On a full disk it may be missing: nothing can be added then, but what waits can be sent. */
 static const char *open_counter(queue_t *queue)
 {
     struct stat status;
     queue->counter = openat(queue->directory, counter_name,
                             O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
+    if (queue->counter < 0 && (errno == ENOSPC || errno == EDQUOT)) {
+        queue->counter_error = errno;
+        return NULL;
+    }
     if (queue->counter < 0 || fstat(queue->counter, &status) != 0)
         return strerror(errno);
-    if (!S_ISREG(status.st_mode))
-        return "is not a regular file";
-    return status.st_size > 0 || sync_name(queue->directory) ? NULL : strerror(errno);
+    return S_ISREG(status.st_mode) ? NULL : "is not a regular file";
 }
 
 bool queue_open(queue_t *queue, const char *path, uint64_t maximum)
@@ -125,54 +125,56 @@ static queue_outcome_t lock(queue_t *queue, int fd, wait_limit_t limit, const ch
 
 /* --- Looking around --- */
 
-static void format_name(uint64_t number, char name[static NAME_SIZE])
+static bool is_own(const queue_t *queue, uint64_t number)
 {
-    snprintf(name, NAME_SIZE, "%0*llu", NAME_DIGITS, (unsigned long long)(number % (NUMBER_MAX + 1)));
-}
-
-/* 0: no payload has this name. */
-static uint64_t number_of(const char *name)
-{
-    uint64_t number = 0;
-    if (strlen(name) != NAME_DIGITS || strspn(name, "0123456789") != NAME_DIGITS)
-        return 0;
-    for (; *name != '\0'; name++)
-        number = number * 10 + (uint64_t)(*name - '0');
-    return number;
+    for (size_t i = 0; i < queue->ranges; i++)
+        if (number >= queue->own[i].first && number <= queue->own[i].last)
+            return true;
+    return false;
 }
 
 /* Keeps the batch to the smallest numbers, in order. */
-static void put_in_batch(queue_t *queue, uint64_t number)
+static void put_in_batch(queue_t *queue, const entry_t *entry)
 {
     size_t place = queue->batched;
     if (queue->batched < QUEUE_BATCH)
         queue->batched++;
-    else if (queue->complete = false, number > queue->batch[--place])
+    else if (queue->complete = false, entry->number > queue->batch[--place].number)
         return;
-    for (; place > 0 && queue->batch[place - 1] > number; place--)
+    for (; place > 0 && queue->batch[place - 1].number > entry->number; place--)
         queue->batch[place] = queue->batch[place - 1];
-    queue->batch[place] = number;
+    queue->batch[place] = *entry;
+}
+
+static void note_standing(queue_t *queue, const char *name)
+{
+    entry_t entry;
+    if (entry_parse(name, &entry) &&
+        (queue->ranges > 0 ? is_own(queue, entry.number) : entry.number <= queue->until))
+        queue->standing++;
 }
 
 static void note_entry(queue_t *queue, const char *name)
 {
-    uint64_t number = number_of(name);
-    if (number == 0) {
+    entry_t entry;
+    if (!entry_parse(name, &entry)) {
         if (name[0] != '.' && strcmp(name, failed_name) != 0 && queue->foreign++ == 0)
             snprintf(queue->foreign_name, sizeof queue->foreign_name, "%s", name);
         return;
     }
     queue->waiting++;
-    if (number > queue->last)
-        queue->last = number;
-    if (number > queue->current && number <= queue->until)
-        put_in_batch(queue, number);
+    if (entry.number > queue->last)
+        queue->last = entry.number;
+    if (entry.number <= queue->current || entry.number > queue->until)
+        return;
+    queue->ahead++;
+    put_in_batch(queue, &entry);
 }
 
-/* Counts what waits, and fills the batch with what comes after the current number. */
-static queue_outcome_t look_around(queue_t *queue)
+/* Shows every name in `directory` to `note`. */
+static queue_outcome_t scan(queue_t *queue, const char *directory, void (*note)(queue_t *, const char *))
 {
-    int fd = openat(queue->directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = openat(queue->directory, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *entries = fd >= 0 ? fdopendir(fd) : NULL;
     if (entries == NULL) {
         fail(queue, QUEUE_FAILED, ": cannot be read: %s", strerror(errno));
@@ -180,15 +182,27 @@ static queue_outcome_t look_around(queue_t *queue)
             close(fd);
         return QUEUE_FAILED;
     }
-    queue->waiting = queue->foreign = 0;
-    queue->batched = queue->next = 0;
-    queue->complete = true;
     const struct dirent *entry;
     while (errno = 0, (entry = readdir(entries)) != NULL)
-        note_entry(queue, entry->d_name);
+        note(queue, entry->d_name);
     int error = errno;
     closedir(entries);
     return error == 0 ? QUEUE_OK : fail(queue, QUEUE_FAILED, ": cannot be read: %s", strerror(error));
+}
+
+/* Counts what waits, and fills the batch with what comes after the current number. */
+static queue_outcome_t look_around(queue_t *queue)
+{
+    queue->waiting = queue->ahead = queue->foreign = 0;
+    queue->batched = queue->next = 0;
+    queue->complete = true;
+    return scan(queue, ".", note_entry);
+}
+
+uint64_t queue_standing(queue_t *queue)
+{
+    queue->standing = 0;
+    return scan(queue, ".", note_standing) == QUEUE_OK ? queue->standing : 0;
 }
 
 /* --- Adding --- */
@@ -199,10 +213,12 @@ static queue_outcome_t look_around(queue_t *queue)
 static queue_outcome_t give_number(queue_t *queue)
 {
     uint64_t counted = 0;
-    if (pread(queue->counter, &counted, sizeof counted, 0) != (ssize_t)sizeof counted ||
-        counted > NUMBER_MAX / 2)
+    ssize_t got = pread(queue->counter, &counted, sizeof counted, 0);
+    if (got == 0 && !sync_name(queue->directory))
+        return fail(queue, QUEUE_FAILED, ": the payload is not queued: %s", strerror(errno));
+    if (got != (ssize_t)sizeof counted || counted > ENTRY_NUMBER_MAX / 2)
         counted = 0; /* damaged: nobody counts that far */
-    if (queue->own == 0 || counted != queue->last || queue->waiting >= queue->maximum) {
+    if (queue->ranges == 0 || counted != queue->last || queue->waiting >= queue->maximum) {
         queue->last = counted;
         if (look_around(queue) != QUEUE_OK)
             return QUEUE_FAILED;
@@ -210,7 +226,7 @@ static queue_outcome_t give_number(queue_t *queue)
     if (queue->waiting >= queue->maximum)
         return fail(queue, QUEUE_FULL, ": the queue is full: %llu payloads wait",
                     (unsigned long long)queue->waiting);
-    if (queue->last >= NUMBER_MAX)
+    if (queue->last >= ENTRY_NUMBER_MAX)
         return fail(queue, QUEUE_FAILED, ": the queue has no numbers left");
     uint64_t number = queue->last + 1;
     if (pwrite(queue->counter, &number, sizeof number, 0) != (ssize_t)sizeof number)
@@ -219,25 +235,37 @@ static queue_outcome_t give_number(queue_t *queue)
     return QUEUE_OK;
 }
 
-static queue_outcome_t add_locked(queue_t *queue, const void *payload, size_t length)
+/* Beyond so many ranges, what others added between is taken for ours: it serves messages alone. */
+static void note_own(queue_t *queue, uint64_t number)
 {
-    char name[NAME_SIZE];
+    if (queue->ranges > 0 &&
+        (queue->ranges == QUEUE_RANGES || queue->own[queue->ranges - 1].last + 1 == number))
+        queue->own[queue->ranges - 1].last = number;
+    else
+        queue->own[queue->ranges++] = (queue_range_t){number, number};
+}
+
+static queue_outcome_t add_locked(queue_t *queue, const void *payload, size_t length, bool confirm)
+{
+    char name[ENTRY_NAME_SIZE];
     const char *reason = NULL;
     queue_outcome_t outcome = give_number(queue);
     if (outcome != QUEUE_OK)
         return outcome;
-    format_name(queue->last, name);
+    entry_format(&(entry_t){queue->last, confirm, ENTRY_UNMARKED}, name);
     if (!file_put_synced(queue->directory, name, temporary_name, payload, length, &reason))
         return fail(queue, QUEUE_FAILED, ": the payload is not queued: %s", reason);
-    queue->own = queue->last;
-    if (queue->first_own == 0)
-        queue->first_own = queue->own;
+    note_own(queue, queue->last);
     queue->waiting++;
     return QUEUE_OK;
 }
 
-queue_outcome_t queue_add(queue_t *queue, const void *payload, size_t length, wait_limit_t limit)
+queue_outcome_t queue_add(queue_t *queue, const void *payload, size_t length, bool confirm,
+                          wait_limit_t limit)
 {
+    if (queue->counter < 0)
+        return fail(queue, QUEUE_FAILED, "/%s: the payload is not queued: %s", counter_name,
+                    strerror(queue->counter_error));
     /* Many lines on a slow disk may take longer than there is time. */
     if (wait_now_ms() > limit.deadline_ms)
         return fail(queue, QUEUE_TIMEOUT, ": the payload is not queued: --timeout has passed");
@@ -245,7 +273,7 @@ queue_outcome_t queue_add(queue_t *queue, const void *payload, size_t length, wa
         lock(queue, queue->counter, limit, "the payload is not queued: another run adds");
     if (outcome != QUEUE_OK)
         return outcome;
-    outcome = add_locked(queue, payload, length);
+    outcome = add_locked(queue, payload, length, confirm);
     flock(queue->counter, LOCK_UN);
     return outcome;
 }
@@ -258,9 +286,13 @@ queue_outcome_t queue_take_turn(queue_t *queue, wait_limit_t limit)
         lock(queue, queue->directory, limit, "what is queued still waits: another run is sending");
     if (outcome != QUEUE_OK)
         return outcome;
-    queue->until = queue->own != 0 ? queue->own : NUMBER_MAX;
+    if (faccessat(queue->directory, ".", W_OK | X_OK, AT_EACCESS) != 0)
+        return fail(queue, QUEUE_FAILED, ": nothing is sent, since nothing could be removed then: %s",
+                    strerror(errno));
+    queue->until = queue->ranges > 0 ? queue->own[queue->ranges - 1].last : ENTRY_NUMBER_MAX;
     outcome = look_around(queue);
-    if (queue->own == 0)
+    queue->total = queue->ahead;
+    if (queue->ranges == 0)
         queue->until = queue->last; /* or it might never end where others go on adding */
     return outcome;
 }
@@ -276,34 +308,37 @@ static bool finds_foreign(queue_t *queue)
     return true;
 }
 
+static void note_own_failed(queue_t *queue, const char *name)
+{
+    entry_t entry;
+    if (entry_parse(name, &entry) && is_own(queue, entry.number))
+        fail(queue, QUEUE_UNSENDABLE, "/%s/%s: was moved there by another run, since it could not be sent",
+             failed_name, name);
+}
+
 /* A run that had its turn before us may have found that what we added can never be sent. Told once. */
 static bool finds_own_failed(queue_t *queue)
 {
-    char name[NAME_SIZE], moved[sizeof failed_name + NAME_SIZE];
-    struct stat status;
+    uint64_t added = 0;
     if (queue->own_looked_for)
         return false;
     queue->own_looked_for = true;
-    for (uint64_t number = queue->first_own; number != 0 && number <= queue->own; number++) {
-        format_name(number, name);
-        snprintf(moved, sizeof moved, "%s/%s", failed_name, name);
-        if (fstatat(queue->directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 &&
-            fstatat(queue->directory, moved, &status, AT_SYMLINK_NOFOLLOW) == 0) {
-            fail(queue, QUEUE_UNSENDABLE, "/%s: was moved there by another run, since it can never be sent",
-                 moved);
-            return true;
-        }
-    }
-    return false;
+    for (size_t i = 0; i < queue->ranges; i++)
+        added += queue->own[i].last - queue->own[i].first + 1;
+    if (added == 0 || queue_standing(queue) == added)
+        return false;
+    queue->error[0] = '\0';
+    return scan(queue, failed_name, note_own_failed) == QUEUE_OK && queue->error[0] != '\0';
 }
 
-static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length)
+queue_outcome_t queue_read(queue_t *queue, const entry_t *entry,
+                           unsigned char payload[static ENTRY_PAYLOAD_MAX], size_t *length)
 {
-    char name[NAME_SIZE];
+    char name[ENTRY_NAME_SIZE];
     const char *reason = NULL;
     file_content_t content;
-    format_name(queue->current, name);
-    switch (file_read_private(queue->directory, name, PAYLOAD_MAX, &content, &reason)) {
+    entry_format(entry, name);
+    switch (file_read_private(queue->directory, name, ENTRY_PAYLOAD_MAX, &content, &reason)) {
     case FILE_OK:
         memcpy(payload, content.bytes, content.length);
         *length = content.length;
@@ -312,7 +347,7 @@ static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static
     case FILE_ABSENT: /* someone has removed it by hand */
         return QUEUE_END;
     case FILE_UNFIT:
-        queue_set_aside(queue, reason);
+        queue_set_aside(queue, entry, reason);
         return QUEUE_UNSENDABLE;
     case FILE_DAMAGED: /* a card that fails for a moment must not cost the whole queue */
         return fail(queue, QUEUE_UNSENDABLE, "/%s: left in the queue: %s", name, reason);
@@ -321,7 +356,8 @@ static queue_outcome_t read_current(queue_t *queue, unsigned char payload[static
     }
 }
 
-queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static PAYLOAD_MAX], size_t *length)
+queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static ENTRY_PAYLOAD_MAX], size_t *length,
+                           entry_t *entry)
 {
     if (finds_foreign(queue) || finds_own_failed(queue))
         return QUEUE_UNSENDABLE;
@@ -330,8 +366,9 @@ queue_outcome_t queue_next(queue_t *queue, unsigned char payload[static PAYLOAD_
             return QUEUE_FAILED;
         if (queue->next == queue->batched)
             break;
-        queue->current = queue->batch[queue->next++];
-        queue_outcome_t outcome = read_current(queue, payload, length);
+        *entry = queue->batch[queue->next++];
+        queue->current = entry->number;
+        queue_outcome_t outcome = queue_read(queue, entry, payload, length);
         if (outcome != QUEUE_END)
             return outcome;
     }
@@ -343,10 +380,10 @@ bool queue_has_more(const queue_t *queue)
     return queue->next < queue->batched || !queue->complete;
 }
 
-bool queue_remove(queue_t *queue)
+bool queue_remove(queue_t *queue, const entry_t *entry)
 {
-    char name[NAME_SIZE];
-    format_name(queue->current, name);
+    char name[ENTRY_NAME_SIZE];
+    entry_format(entry, name);
     if (unlinkat(queue->directory, name, 0) == 0 || errno == ENOENT)
         return true;
     fail(queue, QUEUE_FAILED, "/%s: was sent, but cannot be removed and will be sent again: %s", name,
@@ -354,24 +391,46 @@ bool queue_remove(queue_t *queue)
     return false;
 }
 
-/* Moves it under its own name, or one made of it where an older one has that. False: errno says why. */
-static bool move_to(queue_t *queue, int failed, const char *name)
+/* --- What was not confirmed --- */
+
+static bool mark(queue_t *queue, entry_t *entry, int tries)
 {
-    char free_name[NAME_SIZE + 12];
-    struct stat status;
-    snprintf(free_name, sizeof free_name, "%s", name);
-    for (unsigned i = 1; fstatat(failed, free_name, &status, AT_SYMLINK_NOFOLLOW) == 0; i++)
-        snprintf(free_name, sizeof free_name, "%s-%u", name, i);
-    return renameat(queue->directory, name, failed, free_name) == 0;
+    char name[ENTRY_NAME_SIZE];
+    const char *reason = NULL;
+    entry_format(entry, name);
+    if (entry_mark(queue->directory, entry, tries, queue->copies, &reason))
+        return true;
+    fail(queue, QUEUE_FAILED, "/%s: cannot be marked as not confirmed: %s", name, reason);
+    return false;
 }
 
-void queue_set_aside(queue_t *queue, const char *reason)
+bool queue_doubt(queue_t *queue, entry_t *entry)
 {
-    char name[NAME_SIZE];
-    format_name(queue->current, name);
+    return entry->tries != ENTRY_UNMARKED || mark(queue, entry, 0);
+}
+
+queue_outcome_t queue_count(queue_t *queue, entry_t *entry)
+{
+    char reason[64];
+    int tries = entry->tries == ENTRY_UNMARKED ? 1 : entry->tries + 1;
+    if (entry->tries < ENTRY_TRIES_MAX && !mark(queue, entry, tries))
+        return QUEUE_FAILED;
+    if (entry->tries < QUEUE_TRIES_MAX)
+        return QUEUE_OK;
+    snprintf(reason, sizeof reason, "not confirmed in %d runs in which others were", entry->tries);
+    queue_set_aside(queue, entry, reason);
+    return QUEUE_UNSENDABLE;
+}
+
+/* --- What cannot be sent --- */
+
+void queue_set_aside(queue_t *queue, const entry_t *entry, const char *reason)
+{
+    char name[ENTRY_NAME_SIZE];
+    entry_format(entry, name);
     mkdirat(queue->directory, failed_name, S_IRWXU);
     int failed = openat(queue->directory, failed_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (failed >= 0 && move_to(queue, failed, name))
+    if (failed >= 0 && entry_move(queue->directory, entry, failed))
         fail(queue, QUEUE_UNSENDABLE, "/%s: moved to %s: %s", name, failed_name, reason);
     else
         fail(queue, QUEUE_UNSENDABLE, "/%s: cannot be sent: %s; nor moved to %s: %s", name, reason,

@@ -1,6 +1,7 @@
 /* The queue's directory. An input says what lies there before the run comes, and what the run does. Whatever
  * it is: each payload that lay there as the queue itself would have put it, and each that was accepted, is
- * given out whole, in order, and once; and nothing outside of the directory is touched. */
+ * given out whole, in order, and once a run, until it was removed or has failed ten times, with what its name
+ * remembers; and nothing outside of the directory is touched. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -14,9 +15,10 @@ enum { PAYLOADS_MAX = 64, ENTRIES_MAX = 24, STEPS_MAX = 48, WAIT_MS = 60000, PRI
 
 /* A payload that must come out. What it holds is told by its seed. */
 typedef struct {
-    uint64_t number; /* its place; the queue's own name where it lay there before */
+    entry_t entry; /* its place: the queue's own name where it lay there before */
     size_t length;
     unsigned char seed;
+    bool outside; /* it is another name of the file outside */
 } payload_t;
 
 static struct {
@@ -103,16 +105,16 @@ static const unsigned char *bytes_of(unsigned char seed)
 /* --- What lies there before --- */
 
 /* In its place; where the number is taken already, the file was not made. */
-static void expect(uint64_t number, size_t length, unsigned char seed)
+static void expect(payload_t payload)
 {
     size_t place = expected.count++;
     REQUIRE(place < PAYLOADS_MAX);
-    for (; place > 0 && expected.payloads[place - 1].number > number; place--)
+    for (; place > 0 && expected.payloads[place - 1].entry.number > payload.entry.number; place--)
         expected.payloads[place] = expected.payloads[place - 1];
-    expected.payloads[place] = (payload_t){number, length, seed};
+    expected.payloads[place] = payload;
 }
 
-static void make_payload(const char *name, uint64_t number, input_t *script)
+static void make_payload(const char *name, const entry_t *entry, input_t *script)
 {
     static const mode_t modes[] = {PRIVATE, PRIVATE, PRIVATE, 0644, 0400, 0, 04600, 0700};
     unsigned char seed = (unsigned char)input_number(script, 1);
@@ -123,8 +125,17 @@ static void make_payload(const char *name, uint64_t number, input_t *script)
         return;
     REQUIRE(write(fd, bytes_of(seed), length) == (ssize_t)length && fchmod(fd, mode) == 0);
     close(fd);
-    if (number != 0 && mode == PRIVATE && length <= PAYLOAD_MAX)
-        expect(number, length, seed);
+    if (entry->number != 0 && mode == PRIVATE && length <= ENTRY_PAYLOAD_MAX)
+        expect((payload_t){*entry, length, seed, false});
+}
+
+/* A second name is one more payload, as a backup's does not make it less of one. Of the counter it would be
+ * no foreign file, but the counter. */
+static void make_second_name(const char *name, const entry_t *entry)
+{
+    if (strcmp(name, ".last") != 0 && link(scratch_path("outside"), in_queue(name)) == 0 &&
+        entry->number != 0)
+        expect((payload_t){*entry, sizeof outside_text, 0, true});
 }
 
 /* Some are near the ends of what there can be. */
@@ -134,14 +145,34 @@ static uint64_t number_for(input_t *script)
     return number >= 0xff00 ? UINT64_C(9999999999999999) - (0xffff - number) : number;
 }
 
-/* A name of the queue's own, or of the fuzzer's. */
-static uint64_t name_for(input_t *script, char name[static NAME_MAX + 1])
+/* Of two entries with one number, which a power cut may leave, either may come first; so there is one here.
+ */
+static bool is_taken(uint64_t number)
+{
+    char name[ENTRY_NAME_SIZE];
+    struct stat status;
+    for (int kind = 0; kind < 2 * (ENTRY_TRIES_MAX + 2); kind++) {
+        entry_format(&(entry_t){number, kind % 2 != 0, kind / 2 - 1}, name);
+        if (lstat(in_queue(name), &status) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* A name of the queue's own, or of the fuzzer's. The number is 0 where it is none of a payload. */
+static entry_t name_for(input_t *script, char name[static NAME_MAX + 1])
 {
     static const char *const special[] = {".new", ".last", "failed", "failed/0000000000000001"};
     unsigned kind = input_number(script, 1) % 8;
-    uint64_t number = kind < 3 ? number_for(script) : 0;
+    entry_t entry = {.tries = ENTRY_UNMARKED};
     if (kind < 3) {
-        snprintf(name, NAME_MAX + 1, "%016llu", (unsigned long long)number);
+        unsigned tries = input_number(script, 1);
+        entry.number = number_for(script);
+        entry.confirm = tries >= 128;
+        entry.tries = (int)(tries % 128 % (ENTRY_TRIES_MAX + 2)) - 1;
+        if (is_taken(entry.number))
+            entry = (entry_t){.tries = ENTRY_UNMARKED};
+        entry_format(&entry, name);
     } else if (kind < 7) {
         snprintf(name, NAME_MAX + 1, "%s", special[kind - 3]);
     } else {
@@ -154,14 +185,21 @@ static uint64_t name_for(input_t *script, char name[static NAME_MAX + 1])
             name[i + 1] = '\0';
         }
     }
-    return number;
+    /* Else it would not matter what is expected of it. */
+    entry_t parsed;
+    REQUIRE(entry_parse(name, &parsed) == (entry.number != 0) || kind == 7);
+    if (kind == 7 && entry_parse(name, &parsed) && !is_taken(parsed.number))
+        entry = parsed;
+    else if (kind == 7 && entry_parse(name, &parsed))
+        snprintf(name, NAME_MAX + 1, "x");
+    return entry;
 }
 
 static void make_entry(input_t *script)
 {
     char name[NAME_MAX + 1];
     struct stat status;
-    uint64_t number = name_for(script, name);
+    entry_t entry = name_for(script, name);
     if (strchr(name, '/') != NULL && (lstat(in_queue("failed"), &status) != 0 || !S_ISDIR(status.st_mode)))
         return; /* we too must not be led elsewhere */
     switch (input_number(script, 1) % 8) {
@@ -177,12 +215,11 @@ static void make_entry(input_t *script)
     case 3:
         (void)!mkfifo(in_queue(name), PRIVATE);
         return;
-    case 4: /* a second name; of the counter it would be no foreign file, but the counter */
-        if (strcmp(name, ".last") != 0)
-            (void)!link(scratch_path("outside"), in_queue(name));
+    case 4:
+        make_second_name(name, &entry);
         return;
     default:
-        make_payload(name, number, script);
+        make_payload(name, &entry, script);
     }
 }
 
@@ -215,53 +252,92 @@ static void require_reason(const queue_t *queue)
 static bool add(queue_t *queue, input_t *script)
 {
     unsigned char seed = (unsigned char)input_number(script, 1);
-    size_t length = input_number(script, 2) % (PAYLOAD_MAX + 1);
+    size_t length = input_number(script, 2) % (ENTRY_PAYLOAD_MAX + 1);
     if (expected.count == PAYLOADS_MAX)
         return false;
-    if (queue_add(queue, bytes_of(seed), length, wait_limit_in(WAIT_MS)) != QUEUE_OK) {
+    bool confirm = seed % 2 != 0;
+    if (queue_add(queue, bytes_of(seed), length, confirm, wait_limit_in(WAIT_MS)) != QUEUE_OK) {
         require_reason(queue);
         return false;
     }
-    expect(UINT64_MAX, length, seed); /* behind all others, whatever its number */
+    /* Behind all others, whatever its number. */
+    expect((payload_t){{UINT64_MAX, confirm, ENTRY_UNMARKED}, length, seed, false});
     expected.entries++;
     return true;
 }
 
-static void require_first(const unsigned char *payload, size_t length)
+/* It is the one that must come now. */
+static void require_payload(const payload_t *wanted, const unsigned char *payload, size_t length,
+                            const entry_t *entry)
 {
-    REQUIRE(expected.count > 0);
-    REQUIRE(expected.payloads[0].length == length);
-    REQUIRE(memcmp(payload, bytes_of(expected.payloads[0].seed), length) == 0);
+    const void *bytes = wanted->outside ? (const void *)outside_text : bytes_of(wanted->seed);
+    REQUIRE(wanted->length == length && memcmp(payload, bytes, length) == 0);
+    REQUIRE(wanted->entry.number == UINT64_MAX || wanted->entry.number == entry->number);
+    REQUIRE(wanted->entry.confirm == entry->confirm && wanted->entry.tries == entry->tries);
 }
 
-static void forget_first(void)
+static void forget(size_t place)
 {
-    memmove(&expected.payloads[0], &expected.payloads[1], --expected.count * sizeof expected.payloads[0]);
+    memmove(&expected.payloads[place], &expected.payloads[place + 1],
+            (--expected.count - place) * sizeof expected.payloads[0]);
 }
 
-/* Delivers what waits, but for what was added since the turn began, or at most so many. */
-static void send_some(queue_t *queue, size_t since, size_t most)
+static bool still_waits(const entry_t *entry)
 {
-    unsigned char *payload = malloc(PAYLOAD_MAX);
+    char name[ENTRY_NAME_SIZE];
+    struct stat status;
+    entry_format(entry, name);
+    return lstat(in_queue(name), &status) == 0;
+}
+
+/* What becomes of a payload that was given out. True: it stays, in its place. */
+static bool decide(queue_t *queue, size_t place, entry_t *entry, unsigned verdict)
+{
+    if (verdict == 0) {
+        REQUIRE(queue_doubt(queue, entry));
+    } else if (verdict == 1) {
+        queue_outcome_t outcome = queue_count(queue, entry);
+        REQUIRE(outcome == (entry->tries >= QUEUE_TRIES_MAX ? QUEUE_UNSENDABLE : QUEUE_OK));
+    } else if (verdict == 2) {
+        queue_set_aside(queue, entry, "refused");
+        require_reason(queue);
+    } else {
+        REQUIRE(queue_remove(queue, entry));
+        expected.entries--;
+    }
+    expected.payloads[place].entry.tries = entry->tries;
+    if (still_waits(entry)) { /* set aside too, where "failed" is no directory */
+        REQUIRE(verdict < 3);
+        return true;
+    }
+    forget(place);
+    return false;
+}
+
+/* Sends what waits, but for what was added since the turn began, or at most so many. */
+static void send_some(queue_t *queue, size_t since, size_t most, input_t *script)
+{
+    unsigned char *payload = malloc(ENTRY_PAYLOAD_MAX);
     queue_outcome_t outcome = QUEUE_OK;
+    size_t place = 0;
     REQUIRE(payload != NULL);
     for (size_t steps = 0; most > 0 && outcome != QUEUE_END; steps++) {
         size_t length = 0;
-        outcome = queue_next(queue, payload, &length);
+        entry_t entry;
+        outcome = queue_next(queue, payload, &length, &entry);
         REQUIRE(outcome == QUEUE_OK || outcome == QUEUE_END || outcome == QUEUE_UNSENDABLE);
         REQUIRE(steps < PAYLOADS_MAX + ENTRIES_MAX + 2);
         if (outcome == QUEUE_UNSENDABLE)
             require_reason(queue);
         if (outcome != QUEUE_OK)
             continue;
-        require_first(payload, length);
-        REQUIRE(queue_remove(queue));
-        forget_first();
-        expected.entries--;
+        REQUIRE(place < expected.count);
+        require_payload(&expected.payloads[place], payload, length, &entry);
+        place += decide(queue, place, &entry, input_number(script, 1) % 8);
         most--;
     }
     if (outcome == QUEUE_END)
-        REQUIRE(expected.count == since);
+        REQUIRE(expected.count == place + since);
     free(payload);
 }
 
@@ -281,7 +357,7 @@ static void run(input_t *script)
         size_t since = 0;
         for (unsigned i = 0; i < most % 3; i++)
             since += add(queue, script);
-        send_some(queue, since, most);
+        send_some(queue, since, most, script);
     }
     queue_close(queue);
     queue_close(queue);

@@ -1,5 +1,6 @@
 /* queue.h: what was accepted waits, in order, until it was sent; what cannot be sent is out of the way. */
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -24,8 +25,9 @@ enum { MANY = 10000, LISTING = 4000, PATIENCE_MS = 20000 };
 /* Two runs: each has descriptors of its own, and flock(2) is theirs. */
 static queue_t ours, theirs;
 static char path[PATH_MAX]; /* of the queue */
-static unsigned char payload[PAYLOAD_MAX];
+static unsigned char payload[ENTRY_PAYLOAD_MAX];
 static size_t length;
+static entry_t last; /* where the payload that came last waits */
 
 /* --- What the tests share --- */
 
@@ -74,7 +76,7 @@ static void begin_both(void)
 
 static queue_outcome_t try_to_add(queue_t *queue, const char *text)
 {
-    return queue_add(queue, text, strlen(text), wait_limit_in(PATIENCE_MS));
+    return queue_add(queue, text, strlen(text), false, wait_limit_in(PATIENCE_MS));
 }
 
 static void add(queue_t *queue, const char *text)
@@ -91,7 +93,7 @@ static void take_turn(queue_t *queue)
 
 static void assert_next(queue_t *queue, const char *text)
 {
-    if (queue_next(queue, payload, &length) != QUEUE_OK)
+    if (queue_next(queue, payload, &length, &last) != QUEUE_OK)
         fail_msg("'%s' is not the next: %s", text, queue->error);
     assert_int_equal(length, strlen(text));
     assert_memory_equal(payload, text, length);
@@ -100,12 +102,12 @@ static void assert_next(queue_t *queue, const char *text)
 static void assert_sends(queue_t *queue, const char *text)
 {
     assert_next(queue, text);
-    assert_true(queue_remove(queue));
+    assert_true(queue_remove(queue, &last));
 }
 
 static void assert_end(queue_t *queue)
 {
-    assert_int_equal(queue_next(queue, payload, &length), QUEUE_END);
+    assert_int_equal(queue_next(queue, payload, &length, &last), QUEUE_END);
 }
 
 /* One line, which names the queue, and what else is wanted. */
@@ -292,17 +294,17 @@ static void a_payload_is_a_private_file_that_holds_its_bytes_and_nothing_else(vo
 {
     (void)state;
     struct stat status;
-    static unsigned char bytes[PAYLOAD_MAX];
+    static unsigned char bytes[ENTRY_PAYLOAD_MAX];
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (unsigned char)(i * 7 + i / 256);
     open_for(&ours, MANY);
-    assert_int_equal(queue_add(&ours, bytes, sizeof bytes, wait_limit_in(PATIENCE_MS)), QUEUE_OK);
+    assert_int_equal(queue_add(&ours, bytes, sizeof bytes, false, wait_limit_in(PATIENCE_MS)), QUEUE_OK);
     assert_names("0000000000000001 ");
     assert_int_equal(stat(inside("0000000000000001"), &status), 0);
     assert_int_equal(status.st_mode, S_IFREG | S_IRUSR | S_IWUSR);
     assert_int_equal(status.st_size, sizeof bytes);
     take_turn(&ours);
-    assert_int_equal(queue_next(&ours, payload, &length), QUEUE_OK);
+    assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_OK);
     assert_int_equal(length, sizeof bytes);
     assert_memory_equal(payload, bytes, sizeof bytes);
 }
@@ -451,7 +453,7 @@ static void nothing_is_left_of_what_a_full_disk_refused_and_the_rest_is_untouche
     for (int i = 0; i < 2; i++) { /* the payload, then the counter too */
         struct rlimit small = {.rlim_cur = i == 0 ? 4096 : 4, .rlim_max = before.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        outcomes[i] = queue_add(&ours, large, sizeof large, wait_limit_in(PATIENCE_MS));
+        outcomes[i] = queue_add(&ours, large, sizeof large, false, wait_limit_in(PATIENCE_MS));
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
         assert_told(&ours, "not queued: File too large");
     }
@@ -480,11 +482,11 @@ static void who_adds_waits_for_others_that_do_and_gives_up_without_a_trace(void 
     (void)state;
     begin_both();
     assert_int_equal(flock(theirs.counter, LOCK_EX), 0);
-    assert_int_equal(queue_add(&ours, "x", 1, wait_limit_in(50)), QUEUE_TIMEOUT);
+    assert_int_equal(queue_add(&ours, "x", 1, false, wait_limit_in(50)), QUEUE_TIMEOUT);
     assert_told(&ours, "another run adds");
     wait_limit_t limit = wait_limit_in(PATIENCE_MS);
     limit.cancel_fd = cancelled();
-    assert_int_equal(queue_add(&ours, "x", 1, limit), QUEUE_INTERRUPTED);
+    assert_int_equal(queue_add(&ours, "x", 1, false, limit), QUEUE_INTERRUPTED);
     close(limit.cancel_fd);
     assert_names("");
     assert_int_equal(flock(theirs.counter, LOCK_UN), 0);
@@ -496,7 +498,7 @@ static void nothing_is_accepted_once_the_time_is_over(void **state)
 {
     (void)state;
     open_for(&ours, MANY);
-    assert_int_equal(queue_add(&ours, "x", 1, wait_limit_in(-2)), QUEUE_TIMEOUT);
+    assert_int_equal(queue_add(&ours, "x", 1, false, wait_limit_in(-2)), QUEUE_TIMEOUT);
     assert_told(&ours, "--timeout");
     assert_names("");
 }
@@ -591,7 +593,7 @@ static void what_someone_removed_by_hand_is_passed_over(void **state)
     assert_next(&ours, "one");
     assert_int_equal(unlink(inside("0000000000000001")), 0);
     assert_int_equal(unlink(inside("0000000000000002")), 0);
-    assert_true(queue_remove(&ours));
+    assert_true(queue_remove(&ours, &last));
     assert_sends(&ours, "three");
     assert_end(&ours);
 }
@@ -613,7 +615,7 @@ static void a_queue_of_any_size_comes_in_order_each_payload_once(void **state)
         snprintf(text, sizeof text, "payload %u", number);
         assert_next(&ours, text);
         if (number % 3 != 0)
-            assert_true(queue_remove(&ours));
+            assert_true(queue_remove(&ours, &last));
     }
     assert_false(queue_has_more(&ours));
     assert_end(&ours);
@@ -628,15 +630,191 @@ static void what_was_sent_and_cannot_be_removed_is_told(void **state)
     assert_next(&ours, "one");
     assert_int_equal(unlink(inside("0000000000000001")), 0);
     assert_int_equal(mkdir(inside("0000000000000001"), 0700), 0);
-    assert_false(queue_remove(&ours));
+    assert_false(queue_remove(&ours, &last));
     assert_told(&ours, "will be sent again");
+}
+
+/* A directory that was remounted or lost its permissions: what is sent from it is sent by every run. */
+static void nothing_is_sent_that_could_not_be_removed(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add(&ours, "one");
+    assert_int_equal(chmod(path, 0500), 0);
+    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) == 0)
+        skip(); /* root may write all the same */
+    assert_int_equal(try_to_add(&ours, "two"), QUEUE_FAILED);
+    assert_int_equal(queue_take_turn(&ours, wait_limit_in(0)), QUEUE_FAILED);
+    assert_told(&ours, "nothing is sent");
+    assert_int_equal(chmod(path, 0700), 0);
+}
+
+static void what_waits_can_be_sent_where_a_full_disk_has_no_room_for_the_counter(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add(&ours, "one");
+    open_for(&ours, MANY);
+    close(ours.counter); /* as queue_open() leaves it */
+    ours.counter = -1;
+    ours.counter_error = ENOSPC;
+    assert_int_equal(try_to_add(&ours, "two"), QUEUE_FAILED);
+    assert_told(&ours, "not queued: No space left");
+    take_turn(&ours);
+    assert_sends(&ours, "one");
+    assert_end(&ours);
+}
+
+/* --- What must be confirmed --- */
+
+static void add_confirmed(queue_t *queue, const char *text)
+{
+    if (queue_add(queue, text, strlen(text), true, wait_limit_in(PATIENCE_MS)) != QUEUE_OK)
+        fail_msg("not added: %s", queue->error);
+}
+
+static void assert_entry(bool confirm, int tries)
+{
+    assert_int_equal(last.confirm, confirm);
+    assert_int_equal(last.tries, tries);
+}
+
+static void the_queue_remembers_what_must_be_confirmed_whichever_run_sends_it(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add(&ours, "one");
+    add_confirmed(&ours, "two");
+    add(&ours, "three");
+    assert_names("0000000000000001 0000000000000002c 0000000000000003 ");
+    open_for(&theirs, MANY);
+    take_turn(&theirs);
+    assert_sends(&theirs, "one");
+    assert_entry(false, ENTRY_UNMARKED);
+    assert_sends(&theirs, "two");
+    assert_entry(true, ENTRY_UNMARKED);
+    assert_sends(&theirs, "three");
+    assert_end(&theirs);
+    assert_names("");
+}
+
+static void a_number_is_not_given_again_while_it_waits_under_another_name(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    plant("0000000000000007c-3", "old");
+    add(&ours, "new");
+    assert_names("0000000000000007c-3 0000000000000008 ");
+}
+
+static void a_doubt_stays_with_the_payload_and_the_rest_keeps_its_order(void **state)
+{
+    (void)state;
+    for (int copies = 0; copies < 2; copies++) { /* as on FAT */
+        start_afresh(state);
+        open_for(&ours, MANY);
+        ours.copies = copies != 0;
+        add_confirmed(&ours, "one");
+        add(&ours, "two");
+        take_turn(&ours);
+        assert_next(&ours, "one");
+        assert_true(queue_doubt(&ours, &last));
+        assert_true(queue_doubt(&ours, &last));
+        assert_entry(true, 0);
+        assert_names("0000000000000001c-0 0000000000000002 ");
+        assert_next(&ours, "two");
+        assert_int_equal(queue_count(&ours, &last), QUEUE_OK);
+        assert_names("0000000000000001c-0 0000000000000002-1 ");
+        assert_end(&ours); /* each once in a turn, whatever its name is now */
+        open_for(&theirs, MANY);
+        queue_close(&ours);
+        take_turn(&theirs);
+        assert_next(&theirs, "one");
+        assert_entry(true, 0);
+        assert_sends(&theirs, "two");
+        assert_entry(false, 1);
+        assert_names("0000000000000001c-0 ");
+        queue_close(&theirs);
+    }
+}
+
+static void ten_counts_move_a_payload_to_failed_with_its_reason(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add_confirmed(&ours, "never");
+    for (int run = 1; run <= QUEUE_TRIES_MAX; run++) {
+        open_for(&ours, MANY);
+        take_turn(&ours);
+        assert_next(&ours, "never");
+        assert_int_equal(queue_count(&ours, &last), run < QUEUE_TRIES_MAX ? QUEUE_OK : QUEUE_UNSENDABLE);
+    }
+    assert_told(&ours, "moved to failed: not confirmed in 10 runs in which others were");
+    assert_names("failed ");
+    assert_content("failed/0000000000000001c-10", "never");
+}
+
+/* Else a rename would replace the other one. */
+static void a_mark_never_costs_another_payload(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    plant("0000000000000001", "one");
+    plant("0000000000000001-0", "another");
+    take_turn(&ours);
+    last = (entry_t){1, false, ENTRY_UNMARKED};
+    assert_false(queue_doubt(&ours, &last));
+    assert_told(&ours, "cannot be marked");
+    assert_content("0000000000000001", "one");
+    assert_content("0000000000000001-0", "another");
+}
+
+static void a_payload_can_be_read_again(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add(&ours, "one");
+    add(&ours, "two");
+    take_turn(&ours);
+    assert_next(&ours, "one");
+    entry_t first = last;
+    assert_next(&ours, "two");
+    assert_int_equal(queue_read(&ours, &first, payload, &length), QUEUE_OK);
+    assert_int_equal(length, 3);
+    assert_memory_equal(payload, "one", 3);
+    assert_true(queue_remove(&ours, &first));
+    assert_int_equal(queue_read(&ours, &first, payload, &length), QUEUE_END);
+    assert_true(queue_remove(&ours, &last));
+    assert_names("");
+}
+
+static void what_still_waits_is_counted_among_our_own_or_among_all(void **state)
+{
+    (void)state;
+    begin_both();
+    add(&theirs, "1");
+    add(&ours, "2");
+    add(&theirs, "3");
+    add(&ours, "4");
+    assert_int_equal(queue_standing(&ours), 2);
+    open_for(&theirs, MANY);
+    take_turn(&theirs);
+    assert_int_equal(theirs.total, 4);
+    assert_sends(&theirs, "1");
+    assert_int_equal(queue_standing(&theirs), 3);
+    assert_int_equal(queue_standing(&ours), 2);
+    assert_sends(&theirs, "2");
+    assert_int_equal(queue_standing(&ours), 1);
+    queue_close(&theirs);
+    take_turn(&ours);
+    assert_int_equal(ours.total, 2);
 }
 
 /* --- What cannot be sent --- */
 
 static void make_unsendable(unsigned kind, const char *name)
 {
-    static const char too_large[PAYLOAD_MAX + 2] = "x";
+    static const char too_large[ENTRY_PAYLOAD_MAX + 2] = "x";
     switch (kind) {
     case 0:
         assert_int_equal(mkdir(inside(name), 0700), 0);
@@ -662,7 +840,7 @@ static void make_unsendable(unsigned kind, const char *name)
         break;
     case 6:
         plant(name, "");
-        assert_int_equal(truncate(inside(name), PAYLOAD_MAX + 1), 0);
+        assert_int_equal(truncate(inside(name), ENTRY_PAYLOAD_MAX + 1), 0);
         break;
     default:
         plant(name, too_large);
@@ -683,7 +861,7 @@ static void what_can_never_be_sent_is_moved_to_failed_and_told_and_the_rest_goes
         open_for(&ours, MANY);
         take_turn(&ours);
         assert_sends(&ours, "before");
-        if (queue_next(&ours, payload, &length) != QUEUE_UNSENDABLE)
+        if (queue_next(&ours, payload, &length, &last) != QUEUE_UNSENDABLE)
             fail_msg("kind %u was sent", kind);
         assert_told(&ours, "/0000000000000002: moved to failed: ");
         assert_sends(&ours, "after");
@@ -694,18 +872,31 @@ static void what_can_never_be_sent_is_moved_to_failed_and_told_and_the_rest_goes
     }
 }
 
+static void a_payload_with_a_second_name_as_of_a_backup_is_still_a_payload(void **state)
+{
+    (void)state;
+    open_for(&ours, MANY);
+    add(&ours, "one");
+    assert_int_equal(link(inside("0000000000000001"), scratch_path("backup")), 0);
+    take_turn(&ours);
+    assert_sends(&ours, "one");
+    assert_end(&ours);
+    assert_names("");
+    assert_content("../backup", "one");
+}
+
 static void an_empty_payload_and_a_largest_one_can_be_sent(void **state)
 {
     (void)state;
     open_for(&ours, MANY);
     add(&ours, "");
     plant("0000000000000002", "");
-    assert_int_equal(truncate(inside("0000000000000002"), PAYLOAD_MAX), 0);
+    assert_int_equal(truncate(inside("0000000000000002"), ENTRY_PAYLOAD_MAX), 0);
     open_for(&ours, MANY);
     take_turn(&ours);
     assert_sends(&ours, "");
-    assert_int_equal(queue_next(&ours, payload, &length), QUEUE_OK);
-    assert_int_equal(length, PAYLOAD_MAX);
+    assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_OK);
+    assert_int_equal(length, ENTRY_PAYLOAD_MAX);
 }
 
 static void what_the_server_does_not_take_is_set_aside_with_its_reason(void **state)
@@ -717,7 +908,7 @@ static void what_the_server_does_not_take_is_set_aside_with_its_reason(void **st
     add(&ours, "small");
     take_turn(&ours);
     assert_next(&ours, "large");
-    queue_set_aside(&ours, "larger than 2 bytes");
+    queue_set_aside(&ours, &last, "larger than 2 bytes");
     assert_told(&ours, "/0000000000000001: moved to failed: larger than 2 bytes");
     assert_content("failed/0000000000000001", "large");
     assert_int_equal(stat(inside("failed"), &status), 0);
@@ -735,10 +926,10 @@ static void who_waited_is_told_that_another_run_set_its_payload_aside(void **sta
     take_turn(&theirs);
     assert_sends(&theirs, "small");
     assert_next(&theirs, "large");
-    queue_set_aside(&theirs, "larger than 2 bytes");
+    queue_set_aside(&theirs, &last, "larger than 2 bytes");
     queue_close(&theirs);
     take_turn(&ours);
-    assert_int_equal(queue_next(&ours, payload, &length), QUEUE_UNSENDABLE);
+    assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_UNSENDABLE);
     assert_told(&ours, "/failed/0000000000000002: was moved there by another run");
     assert_end(&ours);
 }
@@ -764,15 +955,15 @@ static void nothing_in_failed_is_ever_overwritten(void **state)
     for (unsigned i = 0; i < TIMES; i++) { /* as after a counter was lost, time and again */
         snprintf(text, sizeof text, "payload %u", i);
         plant("0000000000000001", text);
-        ours.current = 1;
-        queue_set_aside(&ours, "refused");
+        last = (entry_t){1, false, ENTRY_UNMARKED};
+        queue_set_aside(&ours, &last, "refused");
         unlink(inside("0000000000000001"));
         if (strstr(ours.error, "nor moved") != NULL)
             break;
     }
     assert_content("failed/0000000000000001", "payload 0");
-    assert_content("failed/0000000000000001-1", "payload 1");
-    assert_content("failed/0000000000000001-254", "payload 254");
+    assert_content("failed/0000000000000001.1", "payload 1");
+    assert_content("failed/0000000000000001.254", "payload 254");
 }
 
 static void what_cannot_be_moved_stays_and_is_told_and_the_rest_goes_on(void **state)
@@ -789,7 +980,7 @@ static void what_cannot_be_moved_stays_and_is_told_and_the_rest_goes_on(void **s
         plant_number(2, "after");
         open_for(&ours, MANY);
         take_turn(&ours);
-        assert_int_equal(queue_next(&ours, payload, &length), QUEUE_UNSENDABLE);
+        assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_UNSENDABLE);
         assert_told(&ours, "nor moved to failed: ");
         assert_sends(&ours, "after");
         assert_end(&ours);
@@ -803,16 +994,32 @@ static void what_cannot_be_moved_stays_and_is_told_and_the_rest_goes_on(void **s
 static void what_is_no_payload_is_left_alone_and_told_once(void **state)
 {
     (void)state;
-    static const char *const foreign[] = {
-        "000000000000001", "00000000000000002", "0000000000000000", "000000000000000a",
-        "readme",          " 000000000000001",  "-000000000000001"};
+    static const char *const foreign[] = {"000000000000001",
+                                          "00000000000000002",
+                                          "0000000000000000",
+                                          "000000000000000a",
+                                          "0000000000000001-",
+                                          "0000000000000001-00",
+                                          "0000000000000001-100",
+                                          "0000000000000001-1c",
+                                          "0000000000000001cc",
+                                          "0000000000000001c-",
+                                          "0000000000000001C",
+                                          "0000000000000001.1",
+                                          "0000000000000001-03",
+                                          "0000000000000001c-1 ",
+                                          "0000000000000001--1",
+                                          "0000000000000000c",
+                                          "readme",
+                                          " 000000000000001",
+                                          "-000000000000001"};
     open_for(&ours, MANY);
     for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
         open_for(&ours, MANY);
         plant(foreign[i], "foreign");
         add(&ours, "x");
         take_turn(&ours);
-        assert_int_equal(queue_next(&ours, payload, &length), QUEUE_UNSENDABLE);
+        assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_UNSENDABLE);
         assert_told(&ours, foreign[i]);
         assert_told(&ours, "left alone");
         assert_sends(&ours, "x");
@@ -824,7 +1031,7 @@ static void what_is_no_payload_is_left_alone_and_told_once(void **state)
     plant("two", "x");
     open_for(&ours, MANY);
     take_turn(&ours);
-    assert_int_equal(queue_next(&ours, payload, &length), QUEUE_UNSENDABLE);
+    assert_int_equal(queue_next(&ours, payload, &length, &last), QUEUE_UNSENDABLE);
     assert_told(&ours, "as are others");
     assert_end(&ours);
 }
@@ -870,7 +1077,17 @@ int main(void)
         test(what_someone_removed_by_hand_is_passed_over),
         test(a_queue_of_any_size_comes_in_order_each_payload_once),
         test(what_was_sent_and_cannot_be_removed_is_told),
+        test(nothing_is_sent_that_could_not_be_removed),
+        test(what_waits_can_be_sent_where_a_full_disk_has_no_room_for_the_counter),
+        test(the_queue_remembers_what_must_be_confirmed_whichever_run_sends_it),
+        test(a_number_is_not_given_again_while_it_waits_under_another_name),
+        test(a_doubt_stays_with_the_payload_and_the_rest_keeps_its_order),
+        test(ten_counts_move_a_payload_to_failed_with_its_reason),
+        test(a_mark_never_costs_another_payload),
+        test(a_payload_can_be_read_again),
+        test(what_still_waits_is_counted_among_our_own_or_among_all),
         test(what_can_never_be_sent_is_moved_to_failed_and_told_and_the_rest_goes_on),
+        test(a_payload_with_a_second_name_as_of_a_backup_is_still_a_payload),
         test(an_empty_payload_and_a_largest_one_can_be_sent),
         test(what_the_server_does_not_take_is_set_aside_with_its_reason),
         test(who_waited_is_told_that_another_run_set_its_payload_aside),
