@@ -101,11 +101,10 @@ bool queue_open(queue_t *queue, const char *path, uint64_t maximum)
     queue_init(queue);
     queue->maximum = maximum;
     const char *reason = note_path(queue, path) ? open_directory(queue) : strerror(ENAMETOOLONG);
-    if (reason != NULL) {
+    if (reason != NULL)
         fail(queue, QUEUE_FAILED, ": the queue cannot be used: %s", reason);
-    } else if ((reason = open_counter(queue)) != NULL) {
+    else if ((reason = open_counter(queue)) != NULL)
         fail(queue, QUEUE_FAILED, "/%s: the queue cannot be used: %s", counter_name, reason);
-    }
     return reason == NULL;
 }
 
@@ -127,10 +126,10 @@ static queue_outcome_t lock(queue_t *queue, int fd, wait_limit_t limit, const ch
 
 static bool is_own(const queue_t *queue, uint64_t number)
 {
-    for (size_t i = 0; i < queue->ranges; i++)
-        if (number >= queue->own[i].first && number <= queue->own[i].last)
-            return true;
-    return false;
+    size_t i = 0;
+    while (i < queue->ranges && number > queue->own[i].last)
+        i++;
+    return i < queue->ranges && number >= queue->own[i].first;
 }
 
 /* Keeps the batch to the smallest numbers, in order. */
@@ -229,8 +228,10 @@ static queue_outcome_t give_number(queue_t *queue)
     if (queue->last >= ENTRY_NUMBER_MAX)
         return fail(queue, QUEUE_FAILED, ": the queue has no numbers left");
     uint64_t number = queue->last + 1;
-    if (pwrite(queue->counter, &number, sizeof number, 0) != (ssize_t)sizeof number)
-        return fail(queue, QUEUE_FAILED, "/%s: the payload is not queued: %s", counter_name, strerror(errno));
+    ssize_t put = pwrite(queue->counter, &number, sizeof number, 0);
+    if (put != (ssize_t)sizeof number)
+        return fail(queue, QUEUE_FAILED, "/%s: the payload is not queued: %s", counter_name,
+                    strerror(put < 0 ? errno : ENOSPC));
     queue->last = number;
     return QUEUE_OK;
 }
