@@ -73,14 +73,15 @@ typedef struct {
     uint64_t given, accepted, delivered;
     bool confirmed; /* a payload was, in this run */
     const char *error;
-    char fate[160];
+    char fate[256];
 } supply_t;
 
 /* Makes every member safe to close. */
 void supply_init(supply_t *supply);
 
 /* Opens the queue, if there is one, and starts reading. Whatever `config` points at must outlive the supply.
- * Waits for nothing. SUPPLY_OK or SUPPLY_UNWRITABLE. */
+ * Waits for nothing. SUPPLY_OK; or SUPPLY_UNWRITABLE: the queue cannot be opened, and nothing comes from it.
+ */
 supply_outcome_t supply_open(supply_t *supply, const supply_config_t *config);
 
 /* With a queue: puts the next of the payloads that are given safely into it; waits for input, and for other

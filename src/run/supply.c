@@ -8,7 +8,8 @@
 
 #include "system/log.h"
 
-_Static_assert((int)ENTRY_PAYLOAD_MAX == (int)PAYLOAD_MAX, "the reader's buffer takes what the queue gives");
+_Static_assert(sizeof((payload_reader_t *)NULL)->bytes == ENTRY_PAYLOAD_MAX,
+               "the reader's buffer takes what the queue gives, and the queue what the reader gives");
 
 static bool is_queued(const supply_t *supply)
 {
@@ -130,7 +131,7 @@ void supply_set_limit(supply_t *supply, wait_limit_t limit)
 
 supply_outcome_t supply_begin(supply_t *supply)
 {
-    if (!is_queued(supply))
+    if (!is_queued(supply) || supply->queue.directory < 0)
         return SUPPLY_OK;
     supply_outcome_t outcome = from_queue(supply, queue_take_turn(&supply->queue, supply->config.limit));
     supply->begun = outcome == SUPPLY_OK;

@@ -37,7 +37,7 @@ class Queue:
 
     def names(self):
         """Those of the payloads that wait, in order."""
-        return sorted(name for name in self.entries() if re.fullmatch("[0-9]{16}", name))
+        return sorted(name for name in self.entries() if re.fullmatch("[0-9]{16}c?(-[0-9]+)?", name))
 
     def waiting(self):
         """The payloads that wait, in order."""
@@ -595,6 +595,15 @@ def plant_others(entry, _tmp_path):
     os.chown(entry, NOBODY, NOBODY)
 
 
+def test_a_payload_with_a_second_name_as_of_a_backup_is_sent(send, inboxd, later, queue, tmp_path):
+    later("kept")
+    os.link(queue.path / queue.names()[0], tmp_path / "backup")
+    server = inboxd()
+    assert send(server, "--wait", "0", "--queue", "queue", "--flush").status == 0
+    server.wait_for_payloads(b"kept")
+    assert queue.entries() == NOTHING and (tmp_path / "backup").read_bytes() == b"kept"
+
+
 UNSENDABLE = [plant_directory, plant_link, plant_dangling_link, plant_fifo, plant_public, plant_unreadable,
               plant_too_large, plant_huge, plant_others]
 
@@ -875,6 +884,18 @@ def test_a_full_disk_is_73_and_what_waited_is_untouched(elsewhere, inboxd, refus
     assert result.status == 73 and re.fullmatch("dtls-send: queue.*space.*\n.fill\n(.last\n)?", result.stderr,
                                                 re.IGNORECASE), result
     server.assert_received_nothing()
+
+
+def test_a_full_disk_does_not_keep_what_waits_from_being_sent(elsewhere, inboxd, later):
+    later("none")  # so that the directory is there
+    server = inboxd()
+    result = elsewhere(server, "mount -t tmpfs -o size=64k,mode=700 tmpfs queue || exit 99\n"
+                       "(umask 077; printf one >queue/0000000000000001)\n"
+                       "head -c 999999 /dev/zero >queue/.fill 2>/dev/null\n"
+                       "run --queue queue two; status=$?; ls -A queue; exit $status")
+    assert result.status == 73 and result.stdout in (b".fill\n.last\n", b".fill\n"), result
+    assert_one_line(result, "queue", "space")
+    server.wait_for_payloads(b"one")
 
 
 def test_a_read_only_disk_is_73_and_nothing_is_sent(elsewhere, inboxd, later, queue):

@@ -20,7 +20,7 @@ DISTRESS = 10 * client.SLOWNESS  # seconds beyond it after which a run is taken 
 
 STATUSES = {0, 64, 65, 66, 68, 69, 70, 71, 73, 74, 75, 76, 77, 78}
 NOT_ACCEPTED = {64, 65, 66, 73}
-NUMBERED = re.compile(r"\d{16}")
+NUMBERED = re.compile(r"\d{16}c?(-\d+)?")
 
 
 def memory_directory(otherwise):
@@ -118,7 +118,7 @@ class Bench:
     def put_in_queue(self, payload):
         """As an older run would have."""
         self.queue.mkdir(mode=0o700, exist_ok=True)
-        number = 1 + max((int(path.name) for path in self.queue.glob("[0-9]*")), default=1000)
+        number = 1 + max((int(path.name[:16]) for path in self.queue.glob("[0-9]*")), default=1000)
         write_private(self.queue / f"{number:016}", payload)
 
     def waiting(self):

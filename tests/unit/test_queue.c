@@ -451,7 +451,7 @@ static void nothing_is_left_of_what_a_full_disk_refused_and_the_rest_is_untouche
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     queue_outcome_t outcomes[2];
     for (int i = 0; i < 2; i++) { /* the payload, then the counter too */
-        struct rlimit small = {.rlim_cur = i == 0 ? 4096 : 4, .rlim_max = before.rlim_max};
+        struct rlimit small = {.rlim_cur = i == 0 ? 4096 : 0, .rlim_max = before.rlim_max};
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
         outcomes[i] = queue_add(&ours, large, sizeof large, false, wait_limit_in(PATIENCE_MS));
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
