@@ -7,8 +7,8 @@
 
 #include "system/wait.h"
 
-#define OUTPUT_CHUNK                                                                                         \
-    4096 /* bytes in one write: what a pipe that polls as writable takes without blocking (PIPE_BUF) */
+/* Bytes in one write: what a pipe that polls as writable takes without blocking (PIPE_BUF). */
+#define OUTPUT_CHUNK 4096
 
 typedef enum { OUTPUT_TEXT, OUTPUT_RAW, OUTPUT_HEX, OUTPUT_BASE64, OUTPUT_JSON } output_format_t;
 
@@ -21,6 +21,10 @@ typedef struct {
     bool terminal;      /* control characters in text are escaped */
     const char *server; /* for json: "host:port"; the caller's */
     wait_limit_t limit; /* how long a full pipe is waited for */
+    /* For json, of a CoAP response: its code ("2.05"), the caller's, and its Content-Format; NULL and -1:
+     * none. */
+    const char *code;
+    int content_format;
     char chunk[OUTPUT_CHUNK];
     size_t used; /* of chunk */
     bool failed; /* and error says why */
@@ -33,10 +37,17 @@ typedef struct {
 bool output_open(output_t *output, int fd, output_format_t format, const char *server, wait_limit_t limit);
 
 /* Writes one downlink, whole, in the format chosen:
- *   text    the bytes and a newline; on a terminal, control characters and what is not UTF-8 are written as
- * \xHH raw     the bytes hex     lower case digits and a newline base64  RFC 4648, and a newline json
- * {"payload":BASE64,"text":STRING,"size":N,"server":STRING,"received_at":RFC 3339}; text only if UTF-8 False:
- * output->error says why; part of it may have been written. Waits while a pipe is full, until the limit. */
+ *
+ *     text    the bytes and a newline; on a terminal, control characters and what is not UTF-8 as \xHH
+ *     raw     the bytes
+ *     hex     lower case digits and a newline
+ *     base64  RFC 4648, and a newline
+ *     json    {"payload":BASE64,"text":STRING,"size":N,"server":STRING,"received_at":RFC 3339} and a newline;
+ *             text only if it is UTF-8; behind the size "code":STRING and "content_format":N where they are
+ * set
+ *
+ * False: output->error says why; a part of it may have been written. Waits while a pipe is full, until the
+ * limit. */
 bool output_write(output_t *output, const unsigned char *bytes, size_t length);
 
 #endif

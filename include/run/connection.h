@@ -23,7 +23,8 @@ typedef struct {
     dtls_state_t dtls;                           /* connected after DTLS_OK: for dtls_send() and the like */
     session_t saved;                             /* what the last run left, and what this one will leave */
     unsigned char binding[SESSION_BINDING_SIZE]; /* what that is good for */
-    bool reused; /* the association of an earlier run is in use, and the server may have forgotten it */
+    bool loaded; /* the credentials are, which happens once a run, and only where a handshake is needed */
+    bool reused; /* the association of an earlier run is in use, and nothing was heard over it yet */
 } connection_t;
 
 /* Makes every member safe to close. */
@@ -36,17 +37,32 @@ bool connection_spares_credentials(const connection_config_t *config);
  * association is reused. DTLS_OK, or what dtls_connect() may return, or DTLS_CREDENTIALS. */
 dtls_outcome_t connection_open(connection_t *connection, const connection_config_t *config);
 
-/* The reused association is of no use: the server has forgotten it, or cannot be reached by it. Makes a new
- * handshake, from a fresh source port since some servers do not listen to a ClientHello from one that has an
- * association. As connection_open(). */
-dtls_outcome_t connection_renew(connection_t *connection);
+/* Ends the association, if there is one, and makes a new one by a handshake, from a fresh source port: some
+ * servers do not listen to a ClientHello from a port that has an association. As connection_open(), but
+ * blocks until `limit`. */
+dtls_outcome_t connection_renew(connection_t *connection, wait_limit_t limit);
 
-/* Notes that a downlink came: whoever answers has not forgotten. */
+/* Notes that something came over the association: whoever answers has not forgotten. */
 void connection_note_heard(connection_t *connection);
 
-/* Leaves the next run what it needs, where there is a file for it. Without a close_notify, which would end
- * what is kept: the connection can only be closed then. NULL, or why the file could not be written. */
-const char *connection_keep(connection_t *connection);
+/* Notes how long an answer to something that was sent once has taken, in microseconds. */
+void connection_note_answer(connection_t *connection, int64_t answer_us);
+
+/* How long answers take, smoothed; 0: not known. */
+int64_t connection_answer_us(const connection_t *connection);
+
+/* What the path and the server need for an answer, at least: the longer of the round trip and the answers;
+ * 0: not known. */
+int64_t connection_latency_us(const connection_t *connection);
+
+/* Leaves the next run what it needs, where there is a file for it; with `association` also that, and then
+ * without a close_notify, which would end what is kept: the connection can only be closed then. One that was
+ * trusted and stayed unheard is not left. NULL, or why the file could not be written. */
+const char *connection_keep(connection_t *connection, bool association);
+
+/* The run failed for a reason that may pass: leaves the session that it took or made, never an association,
+ * unless runs before this one failed with it too. */
+void connection_put_back(connection_t *connection);
 
 /* One line on why the last call did not return DTLS_OK; belongs to the connection. */
 const char *connection_error_text(const connection_t *connection);

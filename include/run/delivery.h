@@ -1,5 +1,7 @@
 /* Delivering payloads over a connection, one after the other, each sent once or until it is confirmed, and
- * printing the downlinks that come meanwhile. */
+ * printing the downlinks that come meanwhile. Here is the only retransmission loop, for both forms: plain,
+ * where a payload is a record and any downlink answers it, and CoAP, where exchange.h says what answers what.
+ */
 #ifndef DELIVERY_H
 #define DELIVERY_H
 
@@ -9,39 +11,87 @@
 
 #include "command/output.h"
 #include "run/connection.h"
+#include "run/exchange.h"
+#include "run/window.h"
 #include "system/wait.h"
 
 typedef enum {
-    DELIVERY_OK,
-    DELIVERY_TOO_LARGE,   /* for this server; the next payload may fit */
-    DELIVERY_UNCONFIRMED, /* no downlink answered in time */
-    DELIVERY_UNWRITABLE,  /* a downlink could not be printed */
-    DELIVERY_BROKEN       /* the connection is; delivery->broken says by what */
+    DELIVERY_OK,          /* it was sent once, or nothing went wrong while waiting */
+    DELIVERY_CONFIRMED,   /* the server has it */
+    DELIVERY_BODY_LOST,   /* the same, but the response's body could not be had */
+    DELIVERY_REFUSED,     /* it can never be delivered to this server; the next payload may be */
+    DELIVERY_FORBIDDEN,   /* the server does not let this device do that */
+    DELIVERY_BUSY,        /* the server has trouble: later */
+    DELIVERY_UNEXPECTED,  /* the server answers what nobody can act on */
+    DELIVERY_UNCONFIRMED, /* no answer came in time */
+    DELIVERY_LOST, /* the server refused what was sent lately; there is a new connection to send it again */
+    DELIVERY_UNWRITABLE, /* a downlink could not be printed */
+    DELIVERY_BROKEN      /* the connection is; delivery->broken says by what */
 } delivery_outcome_t;
 
 typedef struct {
     connection_t *connection; /* open; not owned, nor is the output */
     output_t *output;
-    bool confirm;       /* a payload is sent until a downlink answers it */
-    wait_limit_t limit; /* bounds every call */
+    bool coaps;                 /* every payload is a CoAP exchange, and confirmed by its response */
+    exchange_config_t exchange; /* for that, all but its counters */
+    bool settles;               /* unconfirmed payloads can be kept, or sent again, until they are settled */
+    wait_limit_t limit;         /* bounds every call */
+} delivery_config_t;
 
-    const unsigned char *payload; /* sent last; where a reused association proves dead it is sent again */
+/* Large: it holds a record and a response. */
+typedef struct {
+    delivery_config_t config;
+    /* The payload sent last: how often it, or its CoAP message, was sent over this association, since when,
+     * and how many downlinks came since then. */
+    const unsigned char *payload;
     size_t length;
-    unsigned char downlink[DTLS_PAYLOAD_MAX];
-    uint64_t downlinks;    /* printed so far */
-    dtls_outcome_t broken; /* for DELIVERY_BROKEN */
-    const char *error;     /* one line on why the last call did not return DELIVERY_OK; its owner's */
+    bool confirm;
+    int transmissions, answers;
+    int64_t first_us;
+    bool measured;       /* how long its answer takes */
+    int64_t answered_us; /* the same where it was sent more than once, at the most */
+    int64_t heard_ms;    /* when anything came over the association, or the handshake was complete */
+    int renewals;        /* of the association, for this payload */
+    bool ever_answered;  /* by this server, in this run */
+    window_t unsettled;  /* unconfirmed payloads that were sent, and may still be refused */
+    int losses;          /* in a row, without a payload settled between them */
+
+    exchange_t exchange;
+    unsigned char record[DTLS_PAYLOAD_MAX]; /* that came last */
+    size_t record_length;
+    uint64_t downlinks;                   /* printed so far */
+    dtls_outcome_t broken;                /* for DELIVERY_BROKEN */
+    char error[ATTEMPTS_TEXT_SIZE + 128]; /* one line on why the last call did not succeed */
 } delivery_t;
 
-/* Sends a payload, which must stay where it is until the next. DELIVERY_OK: it was given to the network once;
- * or, with `confirm`, a downlink has answered it (RFC 7252 section 4.8), and was printed. */
-delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length);
+void delivery_init(delivery_t *delivery, const delivery_config_t *config);
 
-/* Prints downlinks until `wait_ms` pass in silence (0: those that have arrived), `enough` were printed in the
- * whole run (0: no limit), or, where `may_close`, the server closes. DELIVERY_OK, UNWRITABLE or BROKEN. */
-delivery_outcome_t delivery_receive(delivery_t *delivery, int64_t wait_ms, uint64_t enough, bool may_close);
+/* Sends a payload, which must stay where it is until the next; NULL: the request of COAP_GET, which has none.
+ *
+ * Without `confirm`, and not with CoAP: once. DELIVERY_OK: it is given to the network; it counts as settled
+ * when two round trips have passed without a refusal (delivery_settled()). DELIVERY_LOST: it was not sent,
+ * and the unsettled ones before it were refused.
+ *
+ * Else until an answer confirms it (RFC 7252 section 4.8), through refusals and over new connections, until
+ * the limit; where it is `doubted`, since earlier runs could not get it confirmed, for a quarter of the time
+ * that is left. A payload that had to be sent more than once may be answered late: then, in the plain form,
+ * the association is given up before the next payload, unless as many answers came. */
+delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length,
+                                 bool confirm, bool doubted);
 
-/* The pause that must be made between two payloads, in which downlinks are printed. As above. */
-delivery_outcome_t delivery_pause(delivery_t *delivery);
+/* How many unconfirmed payloads have become settled since the last call, oldest first. */
+size_t delivery_settled(delivery_t *delivery);
+
+/* Prints what comes until `fd` is readable. DELIVERY_OK, LOST, UNWRITABLE or BROKEN. At the limit or with a
+ * signal it ends with DELIVERY_OK. */
+delivery_outcome_t delivery_await_input(delivery_t *delivery, int fd);
+
+/* Prints downlinks until `wait_ms` pass in silence (negative: the form's own wait), `enough` were printed in
+ * the whole run (0: no limit), or the server closes; and until everything is settled. As above. */
+delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64_t enough);
+
+/* Whether a late answer may still come, that would pass for the answer to another payload: the association
+ * must not be used again. */
+bool delivery_is_ambiguous(const delivery_t *delivery);
 
 #endif

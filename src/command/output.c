@@ -26,6 +26,8 @@ bool output_open(output_t *output, int fd, output_format_t format, const char *s
     output->format = format;
     output->server = server;
     output->limit = limit;
+    output->code = NULL;
+    output->content_format = -1;
     output->used = 0;
     output->failed = false;
     output->error[0] = '\0';
@@ -206,10 +208,24 @@ static void emit_time(output_t *output)
     emit_string(output, text);
 }
 
+static void emit_response(output_t *output)
+{
+    char number[40];
+    if (output->code != NULL) {
+        emit_string(output, "\"code\":\"");
+        emit_string(output, output->code);
+        emit_string(output, "\",");
+    }
+    if (output->content_format >= 0) {
+        snprintf(number, sizeof number, "\"content_format\":%d,", output->content_format);
+        emit_string(output, number);
+    }
+}
+
 static void emit_json(output_t *output, const unsigned char *bytes, size_t length)
 {
     char size[40];
-    snprintf(size, sizeof size, "\"size\":%zu,\"server\":", length);
+    snprintf(size, sizeof size, "\"size\":%zu,", length);
     emit_string(output, "{\"payload\":\"");
     emit_base64(output, bytes, length);
     emit_string(output, "\",");
@@ -219,6 +235,8 @@ static void emit_json(output_t *output, const unsigned char *bytes, size_t lengt
         emit_string(output, ",");
     }
     emit_string(output, size);
+    emit_response(output);
+    emit_string(output, "\"server\":");
     emit_json_string(output, (const unsigned char *)output->server, strlen(output->server));
     emit_string(output, ",\"received_at\":");
     emit_time(output);

@@ -6,6 +6,10 @@
 #include "credentials/fingerprint.h"
 #include "store/file.h"
 #include "system/log.h"
+#include "system/random.h"
+
+/* So many runs in a row that fail with a session are a reason to drop it. */
+enum { FAILURES_MAX = 2 };
 
 _Static_assert(sizeof(fingerprint_stamp_t) == SESSION_STAMP_SIZE, "a saved session holds the stamp");
 
@@ -17,11 +21,11 @@ void connection_init(connection_t *connection)
 
 bool connection_spares_credentials(const connection_config_t *config)
 {
-    const credentials_source_t *source = &config->credentials;
+    credentials_source_t source = credentials_resolve(&config->credentials);
     const char *path = config->session_file;
-    return path == NULL || !(file_is_same(path, source->cert_file) || file_is_same(path, source->key_file) ||
-                             file_is_same(path, source->passphrase_file) || file_is_same(path, source->ca) ||
-                             file_is_same(path, source->psk_file));
+    return path == NULL || !(file_is_same(path, source.cert_file) || file_is_same(path, source.key_file) ||
+                             file_is_same(path, source.passphrase_file) || file_is_same(path, source.ca) ||
+                             file_is_same(path, source.psk_file));
 }
 
 const char *connection_error_text(const connection_t *connection)
@@ -77,7 +81,7 @@ static void take_session(connection_t *connection)
     session_free(&connection->saved);
 }
 
-static dtls_config_t config_with_session(const connection_t *connection)
+static dtls_config_t config_with_session(const connection_t *connection, wait_limit_t limit)
 {
     dtls_config_t config = connection->config.dtls;
     const session_t *saved = &connection->saved;
@@ -85,70 +89,82 @@ static dtls_config_t config_with_session(const connection_t *connection)
     config.want_ticket = saved->want_ticket;
     config.offer_connection_id = connection->config.session_file != NULL;
     config.round_trip_us = saved->round_trip_us;
+    config.limit = limit;
     return config;
 }
 
+/* Until the first certificate on either side expires. */
+static int64_t find_expiry(const connection_t *connection)
+{
+    int64_t server = dtls_expiry(&connection->dtls);
+    int64_t own = credentials_expiry(&connection->dtls.credentials);
+    return server != 0 && server < own ? server : own;
+}
+
+/* CoAP's ids and tokens start at random under new keys (RFC 7252 section 4.4). */
+static void begin_counters(session_t *saved)
+{
+    random_bytes(NULL, (unsigned char *)&saved->message_id, sizeof saved->message_id);
+    random_bytes(NULL, (unsigned char *)&saved->token, sizeof saved->token);
+}
+
 /* Notes what a handshake has brought for later runs. */
-static void note_session(connection_t *connection)
+static void note_handshake(connection_t *connection)
 {
     dtls_blob_t session;
     session_t *saved = &connection->saved;
     saved->heard_ms = session_clock_ms();
-    if (dtls_expiry(&connection->dtls) != 0 || saved->full_at == 0) { /* it was a full one */
-        saved->full_at = time(NULL);
-        saved->full_ms = saved->heard_ms;
-    }
+    saved->round_trip_us = dtls_round_trip_us(&connection->dtls);
+    begin_counters(saved);
     if (connection->config.session_file == NULL)
         return;
+    /* An abbreviated handshake shows no certificates, and does not make the session younger. */
+    if (!dtls_was_resumed(&connection->dtls)) {
+        saved->full_at = time(NULL);
+        saved->full_ms = saved->heard_ms;
+        saved->expiry = find_expiry(connection);
+    }
     /* A ticket that holds our certificate would make every ClientHello larger than the certificate; only a
      * server that gives no session id is asked for one, and then always. */
     if (!dtls_save_session(&connection->dtls, &session))
         saved->want_ticket = true;
     session_replace(saved, session.bytes, session.length);
-    if (dtls_expiry(&connection->dtls) != 0)
-        saved->expiry = dtls_expiry(&connection->dtls);
 }
 
-/* A handshake, abbreviated where the last run's session allows it. */
-static dtls_outcome_t shake_hands(connection_t *connection)
+/* A handshake, abbreviated where there is a session. */
+static dtls_outcome_t shake_hands(connection_t *connection, wait_limit_t limit)
 {
-    dtls_config_t config = config_with_session(connection);
-    if (!credentials_load(&connection->dtls.credentials, &connection->config.credentials))
+    dtls_config_t config = config_with_session(connection, limit);
+    connection->reused = false;
+    if (!connection->loaded &&
+        !credentials_load(&connection->dtls.credentials, &connection->config.credentials))
         return DTLS_CREDENTIALS;
+    connection->loaded = true;
     dtls_outcome_t outcome = dtls_connect(&connection->dtls, &config);
-    bool failed_over_session =
-        outcome == DTLS_PROTOCOL || outcome == DTLS_UNTRUSTED || outcome == DTLS_REJECTED;
-    if (failed_over_session && connection->saved.session != NULL) {
-        log_step("once more, without the saved session");
-        session_replace(&connection->saved, NULL, 0);
-        dtls_close(&connection->dtls);
-        return shake_hands(connection);
-    }
     if (outcome == DTLS_OK)
-        note_session(connection);
+        note_handshake(connection);
     return outcome;
 }
 
 /* Goes on with the last run's association where that may be trusted: it proves nothing about the server by
- * itself. Where it may not, the server is told goodbye by it if that may be needed. */
+ * itself. Where it may not, it stays connected for the goodbye that dtls_connect() says: a server that serves
+ * one client at a time listens to no other handshake until then. */
 static bool reuse_association(connection_t *connection)
 {
     session_t *saved = &connection->saved;
     dtls_blob_t association = {saved->association, saved->association_length};
-    dtls_config_t config = config_with_session(connection);
-    bool trusted =
-        connection->config.answered || session_clock_ms() - saved->heard_ms < connection->config.lease_ms;
-    dtls_outcome_t outcome = DTLS_CLOSED;
-    if (association.bytes != NULL && (trusted || dtls_is_known_by_address(&association)))
-        outcome = dtls_resume(&connection->dtls, &config, &association);
+    dtls_config_t config = config_with_session(connection, connection->config.dtls.limit);
+    int64_t silent_ms = session_clock_ms() - saved->heard_ms;
+    bool trusted = connection->config.answered || silent_ms < connection->config.lease_ms;
+    if (association.bytes == NULL)
+        return false;
+    dtls_outcome_t outcome = dtls_resume(&connection->dtls, &config, &association);
     session_drop_association(saved);
-    if (outcome != DTLS_OK && outcome != DTLS_CLOSED)
+    if (outcome != DTLS_OK)
         log_step("%s", dtls_error_text(&connection->dtls));
     connection->reused = outcome == DTLS_OK && trusted;
     if (connection->reused)
         log_step("association with %s reused: no handshake", connection->dtls.transport.peer);
-    else
-        dtls_close(&connection->dtls);
     return connection->reused;
 }
 
@@ -156,15 +172,15 @@ dtls_outcome_t connection_open(connection_t *connection, const connection_config
 {
     connection->config = *config;
     take_session(connection);
-    return reuse_association(connection) ? DTLS_OK : shake_hands(connection);
+    return reuse_association(connection) ? DTLS_OK : shake_hands(connection, config->dtls.limit);
 }
 
-dtls_outcome_t connection_renew(connection_t *connection)
+dtls_outcome_t connection_renew(connection_t *connection, wait_limit_t limit)
 {
-    log_step("the reused association is of no use any more");
-    connection->reused = false;
-    dtls_close(&connection->dtls);
-    return shake_hands(connection);
+    log_step("a new handshake is made: %s", connection->reused
+                                                ? "the reused association is of no use any more"
+                                                : "the association has ended");
+    return shake_hands(connection, limit);
 }
 
 void connection_note_heard(connection_t *connection)
@@ -173,19 +189,50 @@ void connection_note_heard(connection_t *connection)
     connection->reused = false;
 }
 
-const char *connection_keep(connection_t *connection)
+void connection_note_answer(connection_t *connection, int64_t answer_us)
 {
-    dtls_blob_t association;
+    int64_t before_us = connection->saved.answer_us;
+    connection->saved.answer_us = before_us == 0 ? answer_us : (before_us + answer_us) / 2;
+}
+
+int64_t connection_answer_us(const connection_t *connection)
+{
+    return connection->saved.answer_us;
+}
+
+int64_t connection_latency_us(const connection_t *connection)
+{
+    int64_t round_trip_us = dtls_round_trip_us(&connection->dtls);
+    int64_t answer_us = connection->saved.answer_us;
+    return answer_us > round_trip_us ? answer_us : round_trip_us;
+}
+
+const char *connection_keep(connection_t *connection, bool association)
+{
+    dtls_blob_t blob;
     const char *reason = NULL;
     session_t *saved = &connection->saved;
     if (connection->config.session_file == NULL)
         return NULL;
-    saved->round_trip_us = dtls_round_trip_us(&connection->dtls);
-    if (dtls_suspend(&connection->dtls, &association)) {
-        saved->association = association.bytes;
-        saved->association_length = association.length;
+    saved->failures = 0;
+    /* What was trusted unheard may be forgotten by the server, and would be trusted again by its lease. */
+    if (association && !connection->reused && dtls_suspend(&connection->dtls, &blob)) {
+        saved->association = blob.bytes;
+        saved->association_length = blob.length;
     }
     return session_put(connection->config.session_file, connection->binding, saved, &reason) ? NULL : reason;
+}
+
+void connection_put_back(connection_t *connection)
+{
+    const char *reason = NULL;
+    session_t *saved = &connection->saved;
+    if (connection->config.session_file == NULL || saved->session == NULL ||
+        saved->failures >= FAILURES_MAX - 1)
+        return;
+    saved->failures++;
+    if (!session_put(connection->config.session_file, connection->binding, saved, &reason))
+        log_step("%s: the session is not saved: %s", connection->config.session_file, reason);
 }
 
 void connection_close(connection_t *connection)

@@ -1,5 +1,6 @@
 #include "run/exchange.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -150,10 +151,15 @@ static void describe(exchange_t *exchange, const coap_message_t *response)
              length > 0 ? (const char *)response->payload : "");
 }
 
-static void append(exchange_t *exchange, const char *format, uint32_t value)
+static void append(exchange_t *exchange, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(exchange_t *exchange, const char *format, ...)
 {
     size_t used = strlen(exchange->text);
-    snprintf(exchange->text + used, sizeof exchange->text - used, format, value);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(exchange->text + used, sizeof exchange->text - used, format, arguments);
+    va_end(arguments);
 }
 
 static exchange_step_t fail(exchange_t *exchange, const coap_message_t *response)
@@ -191,9 +197,10 @@ static bool find_block(const coap_message_t *response, unsigned number, coap_blo
     return coap_find_option(response, number, &option) && coap_parse_block(&option, block);
 }
 
-static exchange_step_t go_on(exchange_t *exchange)
+/* To the message that was just built, if it could be. */
+static exchange_step_t go_on(exchange_t *exchange, bool built)
 {
-    if (build(exchange))
+    if (built)
         return EXCHANGE_NEXT;
     snprintf(exchange->text, sizeof exchange->text, "the next message does not fit a datagram");
     return end(exchange, EXCHANGE_UNEXPECTED);
@@ -206,7 +213,7 @@ static exchange_step_t next_block(exchange_t *exchange, const coap_message_t *re
     size_t size = size_of(exchange->size_exponent);
     if (!exchange->blockwise || is_last_block(exchange) || !find_block(response, COAP_BLOCK1, &block)) {
         describe(exchange, response);
-        append(exchange, ", where no block was missing", 0);
+        append(exchange, ", where no block was missing");
         return end(exchange, EXCHANGE_UNEXPECTED);
     }
     if (block.number != exchange->offset / size)
@@ -214,7 +221,7 @@ static exchange_step_t next_block(exchange_t *exchange, const coap_message_t *re
     exchange->offset += size;
     if (block.size_exponent < exchange->size_exponent)
         exchange->size_exponent = block.size_exponent;
-    return go_on(exchange);
+    return go_on(exchange, build(exchange));
 }
 
 /* 4.13: the server may say what size it takes (RFC 7959 section 2.9.3). */
@@ -303,7 +310,7 @@ static exchange_step_t take_body(exchange_t *exchange, const coap_message_t *res
         return end(exchange, EXCHANGE_CONFIRMED);
     exchange->body_block = block.number + 1;
     exchange->size_exponent = block.size_exponent;
-    return go_on(exchange);
+    return go_on(exchange, build(exchange));
 }
 
 /* --- Responses --- */
@@ -315,7 +322,7 @@ static exchange_step_t take_success(exchange_t *exchange, const coap_message_t *
         return next_block(exchange, response);
     if (!exchange->confirmed && !whole) {
         describe(exchange, response);
-        append(exchange, " before the last block was sent", 0);
+        append(exchange, " before the last block was sent");
         return end(exchange, EXCHANGE_UNEXPECTED);
     }
     exchange->code = response->code;
@@ -334,13 +341,12 @@ static exchange_step_t take_response(exchange_t *exchange, const coap_message_t 
     if (COAP_CLASS(response->code) == 2)
         return take_success(exchange, response);
     if (exchange->confirmed) {
-        describe(exchange, response);
-        char reason[200];
-        snprintf(reason, sizeof reason, "%.190s", exchange->text);
-        return lose_body(exchange, reason);
+        char code[COAP_CODE_TEXT];
+        coap_format_code(response->code, code);
+        return lose_body(exchange, code);
     }
     if (is_curable(exchange, response))
-        return start(exchange) ? EXCHANGE_NEXT : go_on(exchange);
+        return go_on(exchange, start(exchange));
     exchange->code = response->code;
     return fail(exchange, response);
 }
@@ -356,8 +362,7 @@ static bool has_our_token(const exchange_t *exchange, const coap_message_t *mess
 static exchange_step_t take_separate(exchange_t *exchange, const coap_message_t *message)
 {
     bool confirmable = message->type == COAP_CONFIRMABLE;
-    bool again = confirmable && exchange->has_acknowledged && message->id == exchange->acknowledged &&
-                 has_our_token(exchange, message);
+    bool again = confirmable && exchange->has_acknowledged && message->id == exchange->acknowledged;
     unsigned critical;
     if (again) {
         reply(exchange, COAP_ACKNOWLEDGEMENT, message->id);
