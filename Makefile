@@ -79,7 +79,7 @@ LINT_CPPFLAGS := -Iinclude -D_GNU_SOURCE -DVERSION='""' -DBUILD_EPOCH=0
 AS_ROOT       := $(if $(filter-out 0,$(shell id -u)),sudo)
 PACKAGES      := gcc libc6-dev make libmbedtls-dev openssl libcmocka-dev python3-pytest python3-pytest-xdist gnutls-bin \
                  clang libclang-rt-dev llvm clang-format clang-tidy cppcheck shellcheck mandoc valgrind strace systemd \
-                 socat libcoap3-bin
+                 socat libcoap3-bin libcoap3-dev
 CROSS_PACKAGES := gcc-arm-linux-gnueabihf libc6-dev-armhf-cross gcc-arm-linux-gnueabi libc6-dev-armel-cross \
                   gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static
 
@@ -199,6 +199,15 @@ ceilings: all inboxd ## what is counted exactly, bytes and instructions, against
 
 cross-test: $(BUILD)/inboxd ## built for the Raspberry Pi's processors and run under qemu: armhf, arm64, static armel
 	$(Q)BUILD=$(BUILD) PYTHON=$(PYTHON) tests/cross/run.sh
+
+# The static library, since it has what libcoap keeps from programs: the encoder of a message's header.
+$(BUILD)/tests/coap_compare: $(BUILD)/tests/interop/coap_compare.o
+	$(call say,LINK    $@)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ -l:libcoap-3-notls.a
+
+.PHONY: interop
+interop: $(BUILD)/tests/coap_compare ## compare the CoAP codec with libcoap's, both ways, over random and damaged messages
+	$(Q)$(BUILD)/tests/coap_compare
 
 # libFuzzer is a part of clang.
 .PHONY: fuzz fuzzers

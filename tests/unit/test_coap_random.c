@@ -154,7 +154,7 @@ static void every_truncation_is_parsed_within_its_bytes(void **state)
 static void random_bytes_are_parsed_within_their_bounds(void **state)
 {
     (void)state;
-    unsigned char bytes[80];
+    unsigned char bytes[80] = {0};
     coap_message_t message;
     for (int i = 0; i < 50000; i++) {
         size_t length = random_below(sizeof bytes);
