@@ -121,7 +121,7 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/system/random.c src/system/wait.c src/store/file.c)
+$(BUILD)/inboxd: $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/server/*.c) src/run/coap.c src/system/random.c src/system/wait.c src/store/file.c)
 	$(call say,LINK    $@)
 	$(Q)$(PRIVATELY) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(ALL_LDLIBS)
 

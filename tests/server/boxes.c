@@ -147,10 +147,12 @@ static void deliver(char path[static PATH_MAX], boxes_send_t *send, void *contex
     file_content_free(&message);
 }
 
-size_t boxes_deliver(const char *state_dir, const char *device, boxes_send_t *send, void *context)
+size_t boxes_deliver(const char *state_dir, const char *device, size_t most, boxes_send_t *send,
+                     void *context)
 {
     char directory[PATH_MAX];
     struct dirent **messages;
+    size_t delivered = 0;
     if (!make_path(directory, state_dir, "outbox", device))
         return 0;
     int count = scandir(directory, &messages, is_pending, by_name);
@@ -158,10 +160,12 @@ size_t boxes_deliver(const char *state_dir, const char *device, boxes_send_t *se
         return 0;
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
-        if (make_path(path, directory, messages[i]->d_name, ""))
+        if (delivered < most && make_path(path, directory, messages[i]->d_name, "")) {
             deliver(path, send, context);
+            delivered++;
+        }
         free(messages[i]);
     }
     free(messages);
-    return (size_t)count;
+    return delivered;
 }

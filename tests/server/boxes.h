@@ -24,8 +24,9 @@ bool boxes_open(const char *state_dir);
 bool boxes_store(const char *state_dir, const char *device, unsigned long *last, const void *bytes,
                  size_t length);
 
-/* Gives all that is pending for the device to `send`, in the order of the names, and renames each. Returns
- * how many there were, sent or refused; 0 too where there is no such outbox. */
-size_t boxes_deliver(const char *state_dir, const char *device, boxes_send_t *send, void *context);
+/* Gives what is pending for the device to `send`, at most so many in the order of the names, and renames
+ * each. Returns how many there were, sent or refused; 0 too where there is no such outbox. */
+size_t boxes_deliver(const char *state_dir, const char *device, size_t most, boxes_send_t *send,
+                     void *context);
 
 #endif

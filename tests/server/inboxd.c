@@ -16,6 +16,9 @@
 #include <unistd.h>
 
 #include "boxes.h"
+#include "coap_resource.h"
+#include "coap_service.h"
+#include "plain.h"
 #include "service.h"
 #include "system/wait.h"
 #include "tls.h"
@@ -25,6 +28,7 @@ enum { RECEIVE_BUFFER = 4 << 20 }; /* bytes: a fleet's cron jobs all fire at :00
 typedef struct {
     const char *address, *port;
     const char *records_file;
+    const struct form *form;
     service_settings_t service;
 } options_t;
 
@@ -45,6 +49,7 @@ static const char usage[] =
     "      --no-cache          do not resume sessions by id\n"
     "      --tickets           hand out session tickets\n"
     "      --no-cid            no connection ids (RFC 9146; mbed TLS 3 only)\n"
+    "      --delay MS          answer everything that much later\n"
     "      --records FILE      append a line for every record that arrives, all numbers decimal:\n"
     "                            ADDRESS:PORT TYPE EPOCH SEQUENCE LENGTH ASSOCIATION TAIL\n"
     "                          LENGTH counts the header too; ASSOCIATION is the number of the one\n"
@@ -53,6 +58,16 @@ static const char usage[] =
     "                          in an epoch above 0 means a nonce used twice. And one line for\n"
     "                          each association: association NUMBER ADDRESS:PORT\n"
     "  -h, --help              this text\n"
+    "\n"
+    "With --coap it speaks CoAP (RFC 7252): POST and PUT store their payload, and their response\n"
+    "(2.04) bears the next message of the outbox; GET asks for that alone (2.05). The path can ask\n"
+    "for errors and more, for tests: see coap_resource.h.\n"
+    "      --separate          acknowledge at once, and respond later by a message of its own\n"
+    "      --separate-delay MS so much later (50)\n"
+    "      --non               respond by non-confirmable messages\n"
+    "      --block N           ask for blocks of N bytes at most (1024)\n"
+    "      --refuse-blocks     refuse larger ones with 4.13, instead of taking the first\n"
+    "      --max-size BYTES    refuse larger payloads with 4.13 (65536)\n"
     "\n"
     "Prints one line an event. SIGUSR1 makes it forget all associations, but not the sessions\n"
     "that it would resume; SIGTERM and SIGINT end it.\n";
@@ -113,7 +128,15 @@ enum {
     NO_CACHE,
     TICKETS,
     NO_CID,
-    RECORDS
+    RECORDS,
+    DELAY,
+    COAP,
+    SEPARATE,
+    SEPARATE_DELAY,
+    NON,
+    BLOCK,
+    REFUSE_BLOCKS,
+    MAX_SIZE
 };
 
 static const struct option long_options[] = {{"address", required_argument, NULL, ADDRESS},
@@ -129,8 +152,54 @@ static const struct option long_options[] = {{"address", required_argument, NULL
                                              {"tickets", no_argument, NULL, TICKETS},
                                              {"no-cid", no_argument, NULL, NO_CID},
                                              {"records", required_argument, NULL, RECORDS},
+                                             {"delay", required_argument, NULL, DELAY},
+                                             {"coap", no_argument, NULL, COAP},
+                                             {"separate", no_argument, NULL, SEPARATE},
+                                             {"separate-delay", required_argument, NULL, SEPARATE_DELAY},
+                                             {"non", no_argument, NULL, NON},
+                                             {"block", required_argument, NULL, BLOCK},
+                                             {"refuse-blocks", no_argument, NULL, REFUSE_BLOCKS},
+                                             {"max-size", required_argument, NULL, MAX_SIZE},
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};
+
+/* Of a block's size, which is one of 16, 32 … 1024. */
+static unsigned parse_block_exponent(const char *text)
+{
+    unsigned long size = parse_number("--block", text, 1024);
+    for (unsigned exponent = 0; exponent <= 6; exponent++)
+        if (size == 16UL << exponent)
+            return exponent;
+    fail(EX_USAGE, "--block", "16, 32, 64, 128, 256, 512 or 1024 expected");
+}
+
+/* False: it is none of the CoAP form's. */
+static bool set_coap_option(options_t *options, int option, char *argument)
+{
+    coap_settings_t *coap = &options->service.coap;
+    switch (option) {
+    case COAP:
+        options->form = &coap_form;
+        return true;
+    case SEPARATE:
+        return coap->separate = true;
+    case SEPARATE_DELAY:
+        coap->separate_delay_ms = parse_number("--separate-delay", argument, 3600000);
+        return true;
+    case NON:
+        return coap->non = true;
+    case BLOCK:
+        coap->block_exponent = parse_block_exponent(argument);
+        return true;
+    case REFUSE_BLOCKS:
+        return coap->refuse_blocks = true;
+    case MAX_SIZE:
+        coap->max_size = parse_number("--max-size", argument, COAP_UPLOAD_MAX);
+        return true;
+    default:
+        return false;
+    }
+}
 
 static void set_option(options_t *options, int option, char *argument)
 {
@@ -177,17 +246,23 @@ static void set_option(options_t *options, int option, char *argument)
     case RECORDS:
         options->records_file = argument;
         break;
+    case DELAY:
+        service->delay_ms = parse_number("--delay", argument, 3600000);
+        break;
     case 'h':
         fputs(usage, stdout);
         exit(EXIT_SUCCESS);
     default:
-        exit(EX_USAGE);
+        if (!set_coap_option(options, option, argument))
+            exit(EX_USAGE);
     }
 }
 
 static void parse_options(options_t *options, int argc, char **argv)
 {
-    *options = (options_t){.address = "127.0.0.1", .port = "1234"};
+    *options = (options_t){.address = "127.0.0.1", .port = "1234", .form = &plain_form};
+    options->service.coap =
+        (coap_settings_t){.separate_delay_ms = 50, .block_exponent = 6, .max_size = COAP_UPLOAD_MAX};
     options->service.tls.cache = options->service.tls.cid = true;
     for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;)
         set_option(options, option, optarg);
@@ -297,6 +372,7 @@ int main(int argc, char **argv)
     int signals = open_signals();
     service.settings = &options.service;
     service.tls = &tls;
+    service.form = options.form;
     service.records = open_records(options.records_file);
     service.fd = open_socket(options.address, options.port);
     announce(service.fd);

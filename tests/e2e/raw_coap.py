@@ -1,0 +1,88 @@
+"""CoAP messages (RFC 7252), written here anew, and devices of others that send them over DTLS."""
+
+import os
+import re
+import subprocess
+
+from servers import Process
+
+CON, NON, ACK, RST = range(4)
+GET, POST, PUT = 1, 2, 3
+URI_PATH, CONTENT_FORMAT, MAX_AGE, BLOCK2, BLOCK1, SIZE2, SIZE1, ECHO = 11, 12, 14, 23, 27, 28, 60, 252
+
+
+def code(text):
+    """Of "4.04"."""
+    return int(text[0]) << 5 | int(text[2:])
+
+
+def uint(number):
+    """An option's value, in as few bytes as it needs."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big")
+
+
+def block(number, more, size):
+    """The value of a block option."""
+    return uint(number << 4 | more << 3 | (size.bit_length() - 5))
+
+
+def path(text):
+    """The options of a path without its leading slash."""
+    return [(URI_PATH, part.encode()) for part in text.split("/")]
+
+
+def _extended(value):
+    """The nibble, and the bytes behind it."""
+    if value < 13:
+        return value, b""
+    if value < 269:
+        return 13, bytes([value - 13])
+    return 14, (value - 269).to_bytes(2, "big")
+
+
+def message(kind, method, number, token=b"", options=(), payload=b""):
+    """Bytes from fields. Options must be in order."""
+    written = bytes([0x40 | kind << 4 | len(token), method]) + number.to_bytes(2, "big") + token
+    last = 0
+    for option, value in options:
+        delta, delta_bytes = _extended(option - last)
+        length, length_bytes = _extended(len(value))
+        written += bytes([delta << 4 | length]) + delta_bytes + length_bytes + value
+        last = option
+    return written + (b"\xff" + payload if payload else b"")
+
+
+class RawDevice(Process):
+    """`openssl s_client` with a pre-shared key: each message that is sent goes out as one record, and what comes
+    is collected."""
+
+    def __init__(self, server, directory, identity, key):
+        super().__init__(["openssl", "s_client", "-dtls1_2", "-connect", server.address, "-psk_identity",
+                          identity, "-psk", key, "-cipher", "PSK", "-quiet"],
+                         errors=directory / "s_client.err")
+        self._taken = 0
+
+    def send(self, *messages):
+        """Sends a message in a record of its own, as long as the one before was answered."""
+        for one in messages:
+            os.write(self.process.stdin.fileno(), one)
+
+    def expect(self, pattern):
+        """Waits for bytes, or for what matches a pattern, and returns the match. They must be next."""
+        if isinstance(pattern, bytes):
+            pattern = re.compile(re.escape(pattern), re.DOTALL)
+        found = self.wait_for_output(lambda output: pattern.match(output, self._taken), pattern.pattern)
+        self._taken = found.end()
+        return found
+
+    def left(self):
+        """What came and was not expected."""
+        return self.output[self._taken:]
+
+
+def run_coap_client(server, resource, *options, identity, key, library="openssl", limit=20):
+    """libcoap's own client, once; returns what it printed on stdout. The key is text."""
+    done = subprocess.run([f"coap-client-{library}", "-u", identity, "-k", key, "-B", "5", "-o", "-", *options,
+                           f"coaps://{server.address}/{resource}"],
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=True)
+    return done.stdout, done.stderr.decode()
