@@ -214,7 +214,8 @@ static void take_empty(peer_t *peer, const coap_message_t *message)
         send_empty(peer, COAP_RESET, message->id);
         return;
     }
-    peer_acknowledged(peer, message->id);
+    if (!peer_acknowledged(peer, message->id) && message->type != COAP_RESET)
+        return;
     printf("%s %s %u\n", message->type == COAP_RESET ? "reset" : "acknowledged", peer->device, message->id);
 }
 
