@@ -12,6 +12,7 @@
 #include "credentials/embedded.h"
 #include "run/connection.h"
 #include "run/delivery.h"
+#include "run/dispatch.h"
 #include "run/report.h"
 #include "run/supply.h"
 #include "store/file.h"
@@ -27,131 +28,12 @@ typedef struct {
     wait_limit_t limit;
     char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
     supply_t supply;
-    supply_payload_t payload; /* in hand */
     output_t output;
     connection_t connection;
     delivery_t delivery;
+    dispatch_t dispatch;
     report_t report;
 } run_t;
-
-/* --- The exchange --- */
-
-/* Puts the next payload into our hand; what cannot be sent is told and passed over. False: there is none. */
-static bool next_payload(run_t *run)
-{
-    supply_outcome_t outcome;
-    while ((outcome = supply_next(&run->supply, &run->payload)) != SUPPLY_OK && outcome != SUPPLY_END)
-        report_supply(&run->report, outcome);
-    return outcome == SUPPLY_OK;
-}
-
-/* How the supply took a verdict. False: the run cannot go on. */
-static bool is_settled(run_t *run, supply_outcome_t outcome)
-{
-    if (outcome != SUPPLY_OK)
-        report_supply(&run->report, outcome);
-    return outcome != SUPPLY_FAILED;
-}
-
-/* It was sent, or refused with those before it; nothing confirms it. False: the run cannot go on. */
-static bool keep_until_settled(run_t *run)
-{
-    if (!is_settled(run, supply_settle(&run->supply, delivery_settled(&run->delivery))))
-        return false;
-    if (supply_sent(&run->supply))
-        return true;
-    report_failure(&run->report, EX_OSERR, "out of memory");
-    return false;
-}
-
-/* Passes the verdict on the payload in hand to the supply. False: the run cannot go on. */
-static bool judge(run_t *run, delivery_outcome_t outcome)
-{
-    supply_t *supply = &run->supply;
-    switch (outcome) {
-    case DELIVERY_OK:
-        return keep_until_settled(run);
-    case DELIVERY_LOST:
-        if (!keep_until_settled(run))
-            return false;
-        supply_rewind(supply);
-        return true;
-    case DELIVERY_CONFIRMED:
-        return is_settled(run, supply_delivered(supply));
-    case DELIVERY_REFUSED:
-        return is_settled(run, supply_refused(supply, run->delivery.error));
-    case DELIVERY_BODY_LOST:
-        report_delivery(&run->report, outcome, &run->delivery);
-        return is_settled(run, supply_delivered(supply));
-    case DELIVERY_UNCONFIRMED:
-        supply_unconfirmed(supply);
-        report_delivery(&run->report, outcome, &run->delivery);
-        return run->payload.doubted;
-    default:
-        supply_kept(supply);
-        report_delivery(&run->report, outcome, &run->delivery);
-        return false;
-    }
-}
-
-/* Sends the payload in hand. False: the run cannot go on. */
-static bool deliver(run_t *run)
-{
-    const supply_payload_t *payload = &run->payload;
-    delivery_outcome_t outcome =
-        delivery_send(&run->delivery, payload->bytes, payload->length, payload->confirm, payload->doubted);
-    bool goes_on = judge(run, outcome);
-    log_progress(run->supply.delivered + supply_unsettled(&run->supply), supply_total(&run->supply));
-    return goes_on;
-}
-
-/* Prints what comes down until more can be read from `input`; or, where that is -1, for as long as downlinks
- * are waited for after the last payload. False: the run cannot go on. */
-static bool print_downlinks(run_t *run, int input)
-{
-    const options_t *options = &run->options;
-    delivery_outcome_t outcome = input >= 0
-                                     ? delivery_await_input(&run->delivery, input)
-                                     : delivery_finish(&run->delivery, options->wait_ms, options->count);
-    if (outcome == DELIVERY_LOST)
-        supply_rewind(&run->supply);
-    else if (outcome != DELIVERY_OK)
-        report_delivery(&run->report, outcome, &run->delivery);
-    return outcome == DELIVERY_OK || outcome == DELIVERY_LOST;
-}
-
-/* Sends every payload, the first of which is in hand, and prints every downlink. True: to the end. */
-static bool send_all(run_t *run)
-{
-    for (;;) {
-        if (!deliver(run))
-            return false;
-        int input = supply_fd(&run->supply);
-        if (input >= 0 && !print_downlinks(run, input))
-            return false;
-        if (next_payload(run))
-            continue;
-        if (!print_downlinks(run, -1))
-            return false;
-        if (!next_payload(run)) /* else what was refused comes again */
-            return is_settled(run, supply_settle(&run->supply, supply_unsettled(&run->supply)));
-    }
-}
-
-/* Asks what waits, until nothing does. True: to the end. */
-static bool ask(run_t *run)
-{
-    uint64_t most = run->options.count != 0 ? run->options.count : 1;
-    delivery_outcome_t outcome = DELIVERY_CONFIRMED;
-    for (uint64_t asked = 0; asked < most && outcome == DELIVERY_CONFIRMED; asked++) {
-        outcome = delivery_send(&run->delivery, NULL, 0, true, false);
-        if (run->delivery.exchange.body_length == 0)
-            break;
-    }
-    if (outcome != DELIVERY_CONFIRMED)
-        report_delivery(&run->report, outcome, &run->delivery);
-    return outcome == DELIVERY_CONFIRMED;
-}
 
 /* --- The run --- */
 
@@ -224,7 +106,7 @@ static bool take_first(run_t *run)
     supply_outcome_t outcome = supply_begin(&run->supply);
     if (outcome != SUPPLY_OK)
         report_supply(&run->report, outcome);
-    return outcome == SUPPLY_OK && next_payload(run);
+    return outcome == SUPPLY_OK && dispatch_next(&run->dispatch);
 }
 
 static bool connect_to_server(run_t *run, const connection_config_t *config)
@@ -281,9 +163,92 @@ static void send_and_print(run_t *run)
         return;
     bool connected = connect_to_server(run, &config);
     if (connected)
-        complete = options->method == METHOD_GET ? ask(run) : send_all(run);
+        complete = options->method == METHOD_GET
+                       ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
+                       : dispatch_all(&run->dispatch, options->wait_ms, options->count);
     leave_session(run, complete);
-    supply_outcome_t outcome;
-    while ((outcome = supply_finish(&run->supply)) != SUPPLY_END)
-        report_supply(&run->report, outcome);
+    dispatch_finish(&run->dispatch);
+}
+
+static void run_once(run_t *run)
+{
+    connection_init(&run->connection);
+    supply_init(&run->supply);
+    run->report.supply = &run->supply;
+    run->dispatch = (dispatch_t){.supply = &run->supply, .delivery = &run->delivery, .report = &run->report};
+    if (spares_files(run)) {
+        accept(run);
+        if (splay(run) && open_output(run))
+            send_and_print(run);
+    }
+    log_clear_progress();
+    connection_close(&run->connection);
+    supply_close(&run->supply);
+}
+
+/* --- Beside a run --- */
+
+static int finish_printing(int status)
+{
+    if (fflush(stdout) == 0 && ferror(stdout) == 0)
+        return status;
+    log_error("standard output: %s", strerror(errno));
+    return EX_IOERR;
+}
+
+static int print_and_end(options_outcome_t wish)
+{
+    if (wish == OPTIONS_HELP)
+        options_print_help(stdout);
+    else
+        printf("dtls-send " VERSION " (%s)%s\n", dtls_library(),
+               embedded_is_present() ? ", with built-in credentials" : "");
+    return finish_printing(EX_OK);
+}
+
+static int check(run_t *run)
+{
+    char error[512];
+    const char *session = run->options.session;
+    credentials_source_t source = credentials_of(&run->options);
+    bool usable = check_credentials(&source, run->options.renew_days, stdout, error, sizeof error);
+    if (session != NULL)
+        printf("session: %s\n  keeps:    %s\n", session,
+               session_keeps_associations(session)
+                   ? "association and session"
+                   : "the session alone, since it is not on tmpfs, as /run is: every run makes a handshake");
+    if (!usable)
+        log_error("%s", error);
+    return finish_printing(usable ? EX_OK : EX_CONFIG);
+}
+
+int main(int argc, char **argv)
+{
+    static run_t run; /* large: not for the stack */
+    char error[512];
+
+    process_prepare();
+    process_catch_signals();
+    process_watch(READING_MS, EX_TEMPFAIL);
+    options_outcome_t wish = options_parse(argc, argv, &run.options, error, sizeof error);
+    if (wish == OPTIONS_BAD || wish == OPTIONS_BAD_CONFIG) {
+        log_error("%s", error);
+        return wish == OPTIONS_BAD ? EX_USAGE : EX_CONFIG;
+    }
+    if (wish != OPTIONS_RUN)
+        return print_and_end(wish);
+
+    log_set_level((log_level_t)run.options.verbosity);
+    run.limit = wait_limit_in(run.options.timeout_ms);
+    run.limit.cancel_fd = process_signal_fd();
+    watch(&run, EX_TEMPFAIL); /* before the first line, which nobody may read */
+    if (run.options.config.path[0] != '\0')
+        log_step("options from %s", run.options.config.path);
+    if (run.options.check)
+        return check(&run);
+    bool bracketed = strchr(run.options.host, ':') != NULL;
+    snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
+             run.options.port);
+    run_once(&run);
+    return report_status(&run.report);
 }

@@ -1,5 +1,5 @@
-/* A run's failures: each is told in one line on standard error, with what became of the payloads, and the first
- * decides the exit status. The only place that knows which status an outcome has. */
+/* A run's failures: each is told in one line on standard error, with what became of the payloads, and the
+ * first decides the exit status. The only place that knows which status an outcome has. */
 #ifndef REPORT_H
 #define REPORT_H
 

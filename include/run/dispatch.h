@@ -1,0 +1,33 @@
+/* A run's payloads, from the supply to the server: takes each in hand, has it delivered, tells the supply
+ * what became of it, and reports what failed. */
+#ifndef DISPATCH_H
+#define DISPATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "run/delivery.h"
+#include "run/report.h"
+#include "run/supply.h"
+
+typedef struct {
+    supply_t *supply; /* begun; not owned, nor are the others */
+    delivery_t *delivery;
+    report_t *report;
+    supply_payload_t payload; /* in hand */
+} dispatch_t;
+
+/* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
+bool dispatch_next(dispatch_t *dispatch);
+
+/* Sends every payload, the first of which is in hand, and prints every downlink; at the end it waits for more
+ * of them as delivery_finish() does. False: the run could not go on. */
+bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count);
+
+/* Asks the server what waits (COAP_GET), at most `most` times, until nothing does. False as above. */
+bool dispatch_ask(dispatch_t *dispatch, uint64_t most);
+
+/* Tells the supply that the run is over, and reports what it has set aside. */
+void dispatch_finish(dispatch_t *dispatch);
+
+#endif

@@ -1,0 +1,122 @@
+#include "run/dispatch.h"
+
+#include <sysexits.h>
+
+#include "system/log.h"
+
+bool dispatch_next(dispatch_t *dispatch)
+{
+    supply_outcome_t outcome;
+    while ((outcome = supply_next(dispatch->supply, &dispatch->payload)) != SUPPLY_OK &&
+           outcome != SUPPLY_END)
+        report_supply(dispatch->report, outcome);
+    return outcome == SUPPLY_OK;
+}
+
+/* How the supply took a verdict. False: the run cannot go on. */
+static bool is_settled(dispatch_t *dispatch, supply_outcome_t outcome)
+{
+    if (outcome != SUPPLY_OK)
+        report_supply(dispatch->report, outcome);
+    return outcome != SUPPLY_FAILED;
+}
+
+/* It was sent, or refused with those before it; nothing confirms it. False: the run cannot go on. */
+static bool keep_until_settled(dispatch_t *dispatch)
+{
+    if (!is_settled(dispatch, supply_settle(dispatch->supply, delivery_settled(dispatch->delivery))))
+        return false;
+    if (supply_sent(dispatch->supply))
+        return true;
+    report_failure(dispatch->report, EX_OSERR, "out of memory");
+    return false;
+}
+
+/* Passes the verdict on the payload in hand to the supply. False: the run cannot go on. */
+static bool judge(dispatch_t *dispatch, delivery_outcome_t outcome)
+{
+    supply_t *supply = dispatch->supply;
+    switch (outcome) {
+    case DELIVERY_OK:
+        return keep_until_settled(dispatch);
+    case DELIVERY_LOST:
+        if (!keep_until_settled(dispatch))
+            return false;
+        supply_rewind(supply);
+        return true;
+    case DELIVERY_CONFIRMED:
+        return is_settled(dispatch, supply_delivered(supply));
+    case DELIVERY_REFUSED:
+        return is_settled(dispatch, supply_refused(supply, dispatch->delivery->error));
+    case DELIVERY_BODY_LOST:
+        report_delivery(dispatch->report, outcome, dispatch->delivery);
+        return is_settled(dispatch, supply_delivered(supply));
+    case DELIVERY_UNCONFIRMED:
+        supply_unconfirmed(supply);
+        report_delivery(dispatch->report, outcome, dispatch->delivery);
+        return dispatch->payload.doubted;
+    default:
+        supply_kept(supply);
+        report_delivery(dispatch->report, outcome, dispatch->delivery);
+        return false;
+    }
+}
+
+/* Sends the payload in hand. False: the run cannot go on. */
+static bool deliver(dispatch_t *dispatch)
+{
+    const supply_payload_t *payload = &dispatch->payload;
+    delivery_outcome_t outcome = delivery_send(dispatch->delivery, payload->bytes, payload->length,
+                                               payload->confirm, payload->doubted);
+    bool goes_on = judge(dispatch, outcome);
+    log_progress(dispatch->supply->delivered + supply_unsettled(dispatch->supply),
+                 supply_total(dispatch->supply));
+    return goes_on;
+}
+
+/* False: the run cannot go on. */
+static bool goes_on(dispatch_t *dispatch, delivery_outcome_t outcome)
+{
+    if (outcome == DELIVERY_LOST)
+        supply_rewind(dispatch->supply);
+    else if (outcome != DELIVERY_OK)
+        report_delivery(dispatch->report, outcome, dispatch->delivery);
+    return outcome == DELIVERY_OK || outcome == DELIVERY_LOST;
+}
+
+bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count)
+{
+    for (;;) {
+        if (!deliver(dispatch))
+            return false;
+        int input = supply_fd(dispatch->supply);
+        if (input >= 0 && !goes_on(dispatch, delivery_await_input(dispatch->delivery, input)))
+            return false;
+        if (dispatch_next(dispatch))
+            continue;
+        if (!goes_on(dispatch, delivery_finish(dispatch->delivery, wait_ms, count)))
+            return false;
+        if (!dispatch_next(dispatch)) /* else what was refused comes again */
+            return is_settled(dispatch, supply_settle(dispatch->supply, supply_unsettled(dispatch->supply)));
+    }
+}
+
+bool dispatch_ask(dispatch_t *dispatch, uint64_t most)
+{
+    delivery_outcome_t outcome = DELIVERY_CONFIRMED;
+    for (uint64_t asked = 0; asked < most && outcome == DELIVERY_CONFIRMED; asked++) {
+        outcome = delivery_send(dispatch->delivery, NULL, 0, true, false);
+        if (dispatch->delivery->exchange.body_length == 0)
+            break;
+    }
+    if (outcome != DELIVERY_CONFIRMED)
+        report_delivery(dispatch->report, outcome, dispatch->delivery);
+    return outcome == DELIVERY_CONFIRMED;
+}
+
+void dispatch_finish(dispatch_t *dispatch)
+{
+    supply_outcome_t outcome;
+    while ((outcome = supply_finish(dispatch->supply)) != SUPPLY_END)
+        report_supply(dispatch->report, outcome);
+}
