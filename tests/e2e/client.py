@@ -17,6 +17,11 @@ PROGRAM = BUILD / "dtls-send"
 NAMES = BUILD / "tests" / "names.so"
 TEN_LINES = BUILD / "tests" / "ten_lines"
 
+# Whoever asks for none of these places of a configuration file gets one without options: the machine may have
+# its own in /etc.
+PLACES_OF_OPTIONS = {"DTLS_SEND_CONFIG", "XDG_CONFIG_HOME", "HOME"}
+NO_OPTIONS = Path(__file__).resolve().with_name("no-options.conf")
+
 # Valgrind, for example. It makes all slower, so what only bounds a run is stretched.
 WRAPPER = shlex.split(os.environ.get("TEST_WRAPPER", ""))
 SLOWNESS = 10 if WRAPPER else 1
@@ -127,11 +132,13 @@ class Client:
 
 
 def environment(extra=None):
-    """Nothing of the caller's environment but what the sanitizers are told."""
+    """Nothing of the caller's environment but what the sanitizers are told, and no options of the machine's."""
     env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8",
            "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1"}
     env.update((name, value) for name, value in os.environ.items() if name.endswith("SAN_OPTIONS"))
     env.update(extra or {})
+    if not PLACES_OF_OPTIONS & env.keys():
+        env["DTLS_SEND_CONFIG"] = str(NO_OPTIONS)
     if "LD_PRELOAD" in env:
         env["ASAN_OPTIONS"] = ":".join(filter(None, [env.get("ASAN_OPTIONS"), "verify_asan_link_order=0"]))
     return env

@@ -11,6 +11,7 @@ from client import PROGRAM, SLOWNESS, WRAPPER, assert_fails, assert_silent_succe
 UNUSABLE = 78
 SECRET = "00112233445566778899aabbccddeeff"
 NAME = "dtls-send.conf"
+UNSET = {"DTLS_SEND_CONFIG": ""}  # as if it were not there
 
 
 @pytest.fixture(name="write")
@@ -75,7 +76,7 @@ def test_then_comes_the_variable(run, places):
     assert_faults(run("x", env=environment), paths[1], 1, "from-variable")
 
 
-@pytest.mark.parametrize("empty", [{}, {"DTLS_SEND_CONFIG": ""}])
+@pytest.mark.parametrize("empty", [{}, UNSET])
 def test_then_comes_the_xdg_directory(run, places, empty):
     paths, environment = places
     del environment["DTLS_SEND_CONFIG"]
@@ -89,13 +90,22 @@ def test_then_comes_the_home_directory_and_a_relative_xdg_directory_is_none(run,
     assert_faults(run("x", env=environment), paths[3], 1, "from-home")
 
 
-@pytest.mark.parametrize("environment", [{}, {"HOME": ""}, {"HOME": "home"}, {"HOME": "/nonexistent"}])
+@pytest.fixture(name="none_in_etc")
+def fixture_none_in_etc():
+    """Skips the test where the machine has a file of its own."""
+    if os.path.exists(f"/etc/{NAME}"):
+        pytest.skip(f"there is a /etc/{NAME} here")
+
+
+@pytest.mark.usefixtures("none_in_etc")
+@pytest.mark.parametrize("environment", [UNSET, {"HOME": ""}, {"HOME": "home"}, {"HOME": "/nonexistent"}])
 def test_without_any_file_nothing_is_wrong(run, places, environment):
     """What is missing then is the certificate."""
     assert_fails(run("x", env=environment), UNUSABLE, "cert.crt")
     assert places
 
 
+@pytest.mark.usefixtures("none_in_etc")
 def test_where_the_xdg_directory_is_set_the_home_directory_is_not_looked_at(run, places, tmp_path):
     _, environment = places
     (tmp_path / "empty").mkdir()
@@ -124,7 +134,7 @@ def fixture_needs_namespaces():
 @pytest.mark.skipif(bool(WRAPPER), reason="the wrapper may need /etc")
 def test_etc_comes_last(start, places, tmp_path):
     paths, environment = places
-    assert_faults(in_etc(start, "from-etc\n", "x"), f"/etc/{NAME}", 1, "from-etc")
+    assert_faults(in_etc(start, "from-etc\n", "x", env=UNSET), f"/etc/{NAME}", 1, "from-etc")
     (tmp_path / "empty").mkdir()
     nowhere = {"HOME": "/nonexistent", "XDG_CONFIG_HOME": str(tmp_path / "empty")}
     assert_faults(in_etc(start, "from-etc\n", "x", env=nowhere), f"/etc/{NAME}", 1, "from-etc")
@@ -164,6 +174,7 @@ def test_a_file_that_is_there_and_cannot_be_read_is_told(run, write, tmp_path):
         assert_fails(result, UNUSABLE, path.rsplit("/", 1)[1], "Permission denied")
 
 
+@pytest.mark.usefixtures("none_in_etc")
 def test_a_directory_that_cannot_be_searched_has_no_file(run, write, tmp_path):
     """A service without a home does not fail by that."""
     write("from-xdg", f"closed/xdg/{NAME}")
