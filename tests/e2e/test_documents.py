@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client import PROGRAM, WRAPPER, environment
+from client import PROGRAM, WRAPPER, answering_names, environment
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -91,6 +91,7 @@ def test_the_examples_do_what_they_say(command, inboxd, pki, tmp_path):
     programs.mkdir()
     # The examples' server is not here, nor are their directories.
     address = server.named("localhost")
+    names = answering_names("127.0.0.1")
     (programs / "dtls-send").write_text(
         f'#!/bin/sh\ncase " $* " in *" --server "*) ;; *) set -- --server {address} "$@" ;; esac\n'
         f'exec {shlex.quote(str(PROGRAM))} "$@"\n', encoding="ascii")
@@ -102,12 +103,12 @@ def test_the_examples_do_what_they_say(command, inboxd, pki, tmp_path):
         command = command.replace(directory, str(tmp_path))
 
     if "--flush" in command:
-        waiting = subprocess.run([PROGRAM, "--server", "localhost:1", "--queue", "queue", "it waited"],
+        waiting = subprocess.run([PROGRAM, "--server", "127.0.0.1:1", "--queue", "queue", "it waited"],
                                  cwd=tmp_path, env=environment(), timeout=60, capture_output=True, check=False)
         assert waiting.returncode == 69
 
     path = f"{programs}:{environment()['PATH']}"
-    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment({"PATH": path}), timeout=60,
+    result = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment({"PATH": path, **names}), timeout=60,
                             stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (result.returncode, result.stderr) == (0, b""), command
     if "--check" in command:

@@ -565,13 +565,14 @@ def test_a_session_is_for_one_server_and_one_set_of_credentials(change, inboxd, 
             file.write(b"\n")
     if "--server" not in changed:
         changed += ["--server", address]
-    result = run(*changed, *common, "third")
+    names = client.answering_names("127.0.0.1")
+    result = run(*changed, *common, "third", env=names)
     assert result.status == 0 and result.stdout == b"answer\n", result
     assert handshakes(result) == ["full"] and not is_reuse(result), result
     assert re.search("another server|other credentials", result.stderr), result
     server.wait_for_payloads(b"first", b"second", b"third")
     assert [event[1] for event in server.events("handshake")] == ["full", "full"]
-    assert is_reuse(run(*changed, *common, "fourth"))
+    assert is_reuse(run(*changed, *common, "fourth", env=names))
 
 
 # --- Any file at all ---
