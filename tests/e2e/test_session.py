@@ -33,6 +33,7 @@ class Nat(servers.Peer):
         self._near.bind(("127.0.0.1", 0))
         self.port = self._near.getsockname()[1]
         self._far = {}
+        self._forgotten = []  # closed by the thread, since it may be waiting for them
         self._lock = threading.Lock()
         self._wake, self._stop = os.pipe()
         self._thread = threading.Thread(target=self._pass, daemon=True)
@@ -41,6 +42,7 @@ class Nat(servers.Peer):
     def _pass(self):
         while True:
             with self._lock:
+                self._close_forgotten()
                 clients = {far: near for near, far in self._far.items()}
             ready, _, _ = select.select([self._near, self._wake, *clients], [], [], 0.02)
             if self._wake in ready:
@@ -69,9 +71,12 @@ class Nat(servers.Peer):
     def rebind(self):
         """Forgets which client is which, as a NAT does after a while."""
         with self._lock:
-            for far in self._far.values():
-                far.close()
+            self._forgotten += self._far.values()
             self._far.clear()
+
+    def _close_forgotten(self):
+        while self._forgotten:
+            self._forgotten.pop().close()
 
     def reset(self):
         """Counts anew."""
@@ -83,6 +88,7 @@ class Nat(servers.Peer):
         os.write(self._stop, b"x")
         self._thread.join()
         self.rebind()
+        self._close_forgotten()
         os.close(self._wake)
         os.close(self._stop)
         self._near.close()
