@@ -54,7 +54,8 @@ def test_long_work_tells_how_far_it_got_and_leaves_no_trace(inboxd, send, termin
     assert result.status == 0
     written = terminal.written()
     counts = [int(count) for count in re.findall(r"\rdtls-send: (\d+) sent", written)]
-    assert len(counts) > 1 and counts == sorted(counts) and counts[-1] < 2000
+    # The last of them may be that of the last payload.
+    assert len(counts) > 1 and counts == sorted(set(counts)) and counts[-1] <= 2000
     assert re.search(r"\r +\r$", written), "the line is still there"
     assert "\x1b" not in written and "\n" not in written
 
