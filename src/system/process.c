@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sysexits.h>
@@ -28,6 +29,8 @@ void process_prepare(void)
             _exit(EX_OSERR);
     }
     umask(S_IRWXG | S_IRWXO);
+    /* Not PR_SET_DUMPABLE as well: debuggers and sanitizers could not look at the process any more. */
+    setrlimit(RLIMIT_CORE, &(struct rlimit){.rlim_cur = 0, .rlim_max = 0});
 }
 
 static void on_signal(int number)
@@ -57,21 +60,27 @@ static void on_alarm(int number)
 void process_catch_signals(void)
 {
     static const int ending[] = {SIGINT, SIGTERM, SIGHUP};
+    sigset_t wanted;
     /* No SA_RESTART: a blocked open(2) must end. */
     struct sigaction action = {.sa_handler = on_signal};
     struct sigaction before;
     sigemptyset(&action.sa_mask);
+    sigemptyset(&wanted);
     fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     /* Without it no wait would notice: a signal ends the process then as it ever does. */
-    for (size_t i = 0; fd >= 0 && i < sizeof ending / sizeof ending[0]; i++) {
+    for (size_t i = 0; i < sizeof ending / sizeof ending[0]; i++) {
+        sigaddset(&wanted, ending[i]);
         /* What nohup(1) or a shell's "&" had ignored stays so. */
-        if (sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        if (fd >= 0 && sigaction(ending[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
             sigaction(ending[i], &action, NULL);
     }
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, NULL);
     action.sa_handler = on_alarm;
     sigaction(SIGALRM, &action, NULL);
+    /* The mask of a parent that waits for its signals by sigwait(3) or signalfd(2) is inherited. */
+    sigaddset(&wanted, SIGALRM);
+    sigprocmask(SIG_UNBLOCK, &wanted, NULL);
 }
 
 void process_watch(int64_t delay_ms, int status)

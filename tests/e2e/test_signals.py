@@ -107,6 +107,24 @@ def test_a_signal_ends_the_wait_for_a_fifo_without_writer(start, pki, black_hole
     black_hole.assert_received_nothing()
 
 
+def block_all_signals():
+    """As a parent does that waits for them by sigwait(3) or signalfd(2); its children inherit that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+@pytest.mark.parametrize("number, status", SIGNALS)
+def test_a_signal_that_the_parent_had_blocked_ends_a_run(begin, black_hole, number, status):
+    client = begin(black_hole, "x", preexec_fn=block_all_signals)
+    black_hole.wait_for_datagram()
+    end(client, number, status)
+
+
+def test_a_run_that_hangs_ends_by_its_timeout_though_the_parent_had_blocked_alarms(run, tmp_path):
+    os.mkfifo(tmp_path / "fifo")  # nobody will open it for writing
+    result = run("--server", "127.0.0.1:9", "--psk", "fifo", "x", timeout=0.5, preexec_fn=block_all_signals)
+    assert result.status == 75, result
+
+
 def test_an_ignored_signal_stays_ignored(begin, inboxd):
     """What nohup(1), or a shell that starts a job in the background, asked for."""
     server = inboxd()

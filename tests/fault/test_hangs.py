@@ -7,11 +7,13 @@ import fcntl
 import os
 import signal
 import subprocess
+import time
 
 import pytest
 
 import client
 from bench import FAULTS
+from servers import wait_until
 
 TIMEOUT = 1
 LATEST = 2.5 * client.SLOWNESS  # seconds by which it has ended
@@ -109,6 +111,21 @@ def test_a_payload_file_on_a_disk_that_hangs(queued, fault, send, inboxd, queue,
     assert_ended(result, NOT_ACCEPTED if queued else TEMPORARY)
     server.assert_received_nothing()
     assert waiting(queue) == []
+
+
+def test_a_second_signal_ends_a_run_that_hangs(begin, inboxd, tmp_path):
+    """The first is noted, for when the call returns."""
+    (tmp_path / "reading").write_bytes(b"new")
+    server = inboxd()
+    running = begin(server, "--file", "reading", timeout=30, env=hanging("read@reading:1", tmp_path))
+    wait_until((tmp_path / "note").exists, "hanging call")
+    running.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    assert running.running()
+    running.send_signal(signal.SIGTERM)
+    result = running.finish()
+    assert result.status == 143 and result.seconds < TIMEOUT * client.SLOWNESS, result
+    server.assert_received_nothing()
 
 
 def test_a_server_that_was_stopped(send, inboxd, queue, old):
