@@ -164,7 +164,11 @@ inboxd: $(BUILD)/inboxd
 unit-tests: $(UNIT_TESTS)
 
 unit-test: $(UNIT_TESTS)
-	$(Q)for test in $^; do $$test || exit 1; done
+	@# What they print is of use where one fails.
+	$(Q)passed=0; for test in $^; do \
+	    output=$$($$test 2>&1) || { printf '%s\n' "$$output"; exit 1; }; \
+	    passed=$$((passed + $$(printf '%s\n' "$$output" | grep -c '^\[       OK'))); \
+	done; echo "$$passed unit tests passed"
 
 test: all unit-test $(TEST_TOOLS) ## unit tests, then end-to-end tests against inboxd, OpenSSL and GnuTLS
 	$(Q)BUILD=$(abspath $(BUILD)) TEST_WRAPPER='$(TEST_WRAPPER)' PYTHONDONTWRITEBYTECODE=1 $(PYTHON) -m pytest -q -n $(JOBS) -p no:cacheprovider tests/e2e tests/net $(PYTEST_FLAGS)
@@ -230,6 +234,10 @@ coverage: ## the tests again, and the share of the lines of src/ that they reach
 COMPLETIONS := $(PREFIX)/share/bash-completion/completions
 UNITS       := $(PREFIX)/lib/systemd/system
 
+# What `sudo make install` built belongs to the owner of the checkout, whose next `make` could not replace it
+# otherwise. Not what holds a key.
+GIVE_BACK = $(if $(EMBED),true,[ "$$(id -u)" != 0 ] || [ "$$(stat -c %u .)" = 0 ] || chown -R -h --reference=. $(BUILD))
+
 install: all ## put program, man page, completion and systemd units under $(DESTDIR)$(PREFIX)
 	$(INSTALL) -D -m $(MODE) $(BUILD)/dtls-send $(DESTDIR)$(PREFIX)/bin/dtls-send
 	$(INSTALL) -D -m 644 src/man/dtls-send.1 $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1
@@ -237,6 +245,7 @@ install: all ## put program, man page, completion and systemd units under $(DEST
 	$(INSTALL) -D -m 644 src/systemd/dtls-send@.timer $(DESTDIR)$(UNITS)/dtls-send@.timer
 	$(INSTALL) -D -m 644 src/systemd/dtls-send@.service $(DESTDIR)$(UNITS)/dtls-send@.service
 	sed -i 's|/usr/local/bin/|$(PREFIX)/bin/|' $(DESTDIR)$(UNITS)/dtls-send@.service
+	@$(GIVE_BACK)
 
 uninstall: ## remove just those
 	rm -f $(DESTDIR)$(PREFIX)/bin/dtls-send $(DESTDIR)$(PREFIX)/share/man/man1/dtls-send.1 \

@@ -74,6 +74,25 @@ def test_installing_again_changes_nothing(tmp_path):
     assert files_in(tmp_path / "usr") == INSTALLED
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can install for someone else")
+@pytest.mark.parametrize("embed, owner", [([], 65534), (["EMBED=keys"], 0)], ids=["plain", "with a key"])
+def test_what_root_built_belongs_to_the_owner_of_the_checkout_unless_it_holds_a_key(tmp_path, embed, owner):
+    """So that `make test` works after `sudo make install`."""
+    shutil.copytree(ROOT / "src", tmp_path / "src")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "keys").mkdir()
+    for name in ("cert.crt", "key.pem"):
+        (tmp_path / "keys" / name).touch()
+    os.chown(tmp_path, 65534, 65534)
+    (tmp_path / "build/tests").mkdir(parents=True)
+    shutil.copy(PROGRAM, tmp_path / "build")
+    subprocess.run(["make", "-C", tmp_path, "CC=true", "-o", "build/dtls-send", f"DESTDIR={tmp_path}/root", *embed,
+                    "install"], check=True, env=environment(), capture_output=True)
+    built = [tmp_path / "build", *(tmp_path / "build").rglob("*")]
+    assert len(built) > 2 and {path.stat().st_uid for path in built} == {owner}
+    assert (tmp_path / "root/usr/local/bin/dtls-send").stat().st_uid == 0
+
+
 def test_uninstall_removes_those_and_leaves_its_neighbours(tmp_path):
     neighbours = {name.replace("dtls-send", "neighbour") for name in INSTALLED}
     neighbours |= {"bin/dtls-send2", "lib/systemd/system/dtls-send@.service.d/mine.conf"}
@@ -230,6 +249,10 @@ def test_the_service_is_hardened(units):
     exposure = re.search(r"Overall exposure level for .*: ([0-9.]+) ", done.stdout)
     assert exposure, done
     assert float(exposure[1]) < 2.0
+
+
+def test_the_service_leaves_no_core_file():
+    assert setting(SERVICE, "LimitCORE") == ["0"]
 
 
 def test_the_timer_fires_every_ten_minutes_each_device_at_its_own(units):
