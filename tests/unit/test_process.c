@@ -33,6 +33,9 @@ static child_t start(void (*run)(int say))
     assert_true(pid >= 0);
     if (pid == 0) {
         close(ends[0]);
+        /* nohup(1), or a shell's "&", had some of them ignored. */
+        for (size_t i = 0; i < ENDINGS; i++)
+            signal(ending[i], SIG_DFL);
         run(ends[1]);
         _exit(0);
     }
