@@ -51,6 +51,11 @@ class Outcome(client.Result):
         """Whether the call came at all."""
         return self.befell != ""
 
+    @property
+    def refused(self):
+        """Whether it said that what it was given was not accepted; it reads its options before that."""
+        return self.status in NOT_ACCEPTED or (self.status == 78 and client.NO_OPTIONS.name in self.stderr)
+
     def assert_manners(self):
         """It ended in time, with a status of the table, and said in one line why."""
         assert self.status in STATUSES, self

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from bench import FAULTS, NOT_ACCEPTED, STATUSES
+from bench import FAULTS, STATUSES
 
 FULL = os.environ.get("FAULT_FULL") == "1"
 DEATHS = ["before", "after"]
@@ -169,7 +169,7 @@ def assert_accounted_for(kind, outcome, killed):
             bench.wait_for(payload, outcome)
     if not killed:
         set_aside = outcome.status == 65 and way in UNREADABLE.get(function, ())
-        assert_new_ones_accounted_for(kind, outcome, kept, outcome.status in NOT_ACCEPTED and not set_aside)
+        assert_new_ones_accounted_for(kind, outcome, kept, outcome.refused and not set_aside)
     return aside
 
 
