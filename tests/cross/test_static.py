@@ -1,11 +1,10 @@
 """What a static program must not do: see the comment in src/system/resolve.c."""
 
-import os
 import subprocess
 
 import pytest
 
-from client import PROGRAM, WRAPPER
+from client import PROGRAM, WRAPPER, environment
 
 pytestmark = pytest.mark.smoke
 
@@ -35,11 +34,13 @@ def test_a_look_up_loads_no_module_of_the_name_service(inboxd, credentials, tmp_
     subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "libnss_trap.so.2", tmp_path / "trap.c"],
                    check=True)
     (tmp_path / "nsswitch.conf").write_text("hosts: trap files dns\n", encoding="ascii")
+    (tmp_path / "hosts").write_text("127.0.0.1 localhost\n", encoding="ascii")
     server = inboxd()
     done = subprocess.run(
         ["unshare", "--mount", "--map-root-user", "sh", "-c",
-         f"mount --bind {tmp_path}/nsswitch.conf /etc/nsswitch.conf && exec \"$@\"", "-", PROGRAM,
+         f"for file in nsswitch.conf hosts; do mount --bind {tmp_path}/$file /etc/$file || exit; done; exec \"$@\"",
+         "-", PROGRAM,
          "--timeout", "10", "--server", server.named("localhost"), *credentials, "--wait", "0", "x"],
-        env={"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, check=False)
+        env=environment({"LD_LIBRARY_PATH": str(tmp_path)}), capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     server.wait_for_payloads(b"x")
