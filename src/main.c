@@ -1,6 +1,5 @@
 /* dtls-send: sends payloads over DTLS and prints the downlinks that a server had queued for this device.
  * This file is the story of a run. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sysexits.h>
@@ -8,11 +7,10 @@
 
 #include "command/options.h"
 #include "command/output.h"
-#include "credentials/check.h"
-#include "credentials/embedded.h"
 #include "run/connection.h"
 #include "run/delivery.h"
 #include "run/dispatch.h"
+#include "run/inspect.h"
 #include "run/report.h"
 #include "run/supply.h"
 #include "store/file.h"
@@ -46,6 +44,19 @@ static credentials_source_t credentials_of(const options_t *options)
                                   .psk_file = options->psk_file};
 }
 
+/* The session's file is taken away and written anew: it must be none of the others. */
+static bool spares_files(run_t *run)
+{
+    const char *session = run->options.session;
+    credentials_source_t source = credentials_of(&run->options);
+    bool spares = session == NULL || !(file_is_same(session, run->options.config.path) ||
+                                       connection_would_replace(session, &source));
+    if (!spares)
+        report_failure(&run->report, EX_USAGE,
+                       "--session: names a file of credentials or options, which it would replace");
+    return spares;
+}
+
 /* A run that hangs elsewhere than in a wait, as on a disk, is ended too, with this status. */
 static void watch(const run_t *run, int status)
 {
@@ -53,7 +64,7 @@ static void watch(const run_t *run, int status)
 }
 
 /* What is given is put into the queue, if there is one, where it is safe whatever fails later. */
-static void accept(run_t *run)
+static void accept_payloads(run_t *run)
 {
     const options_t *options = &run->options;
     supply_config_t config = {.source = options->payload,
@@ -62,13 +73,7 @@ static void accept(run_t *run)
                               .confirm = options->confirm || options->coaps,
                               .limit = run->limit};
     watch(run, options->queue != NULL ? EX_CANTCREAT : EX_TEMPFAIL);
-    supply_outcome_t outcome = supply_open(&run->supply, &config);
-    if (outcome != SUPPLY_OK)
-        report_supply(&run->report, outcome);
-    while ((outcome = supply_accept(&run->supply)) != SUPPLY_END) {
-        if (outcome != SUPPLY_OK)
-            report_supply(&run->report, outcome);
-    }
+    dispatch_accept(&run->dispatch, &config);
     watch(run, EX_TEMPFAIL);
 }
 
@@ -177,49 +182,13 @@ static void run_once(run_t *run)
     run->report.supply = &run->supply;
     run->dispatch = (dispatch_t){.supply = &run->supply, .delivery = &run->delivery, .report = &run->report};
     if (spares_files(run)) {
-        accept(run);
+        accept_payloads(run);
         if (splay(run) && open_output(run))
             send_and_print(run);
     }
     log_clear_progress();
     connection_close(&run->connection);
     supply_close(&run->supply);
-}
-
-/* --- Beside a run --- */
-
-static int finish_printing(int status)
-{
-    if (fflush(stdout) == 0 && ferror(stdout) == 0)
-        return status;
-    log_error("standard output: %s", strerror(errno));
-    return EX_IOERR;
-}
-
-static int print_and_end(options_outcome_t wish)
-{
-    if (wish == OPTIONS_HELP)
-        options_print_help(stdout);
-    else
-        printf("dtls-send " VERSION " (%s)%s\n", dtls_library(),
-               embedded_is_present() ? ", with built-in credentials" : "");
-    return finish_printing(EX_OK);
-}
-
-static int check(run_t *run)
-{
-    char error[512];
-    const char *session = run->options.session;
-    credentials_source_t source = credentials_of(&run->options);
-    bool usable = check_credentials(&source, run->options.renew_days, stdout, error, sizeof error);
-    if (session != NULL)
-        printf("session: %s\n  keeps:    %s\n", session,
-               session_keeps_associations(session)
-                   ? "association and session"
-                   : "the session alone, since it is not on tmpfs, as /run is: every run makes a handshake");
-    if (!usable)
-        log_error("%s", error);
-    return finish_printing(usable ? EX_OK : EX_CONFIG);
 }
 
 int main(int argc, char **argv)
@@ -236,7 +205,7 @@ int main(int argc, char **argv)
         return wish == OPTIONS_BAD ? EX_USAGE : EX_CONFIG;
     }
     if (wish != OPTIONS_RUN)
-        return print_and_end(wish);
+        return wish == OPTIONS_HELP ? inspect_help() : inspect_version();
 
     log_set_level((log_level_t)run.options.verbosity);
     run.limit = wait_limit_in(run.options.timeout_ms);
@@ -244,8 +213,9 @@ int main(int argc, char **argv)
     watch(&run, EX_TEMPFAIL); /* before the first line, which nobody may read */
     if (run.options.config.path[0] != '\0')
         log_step("options from %s", run.options.config.path);
+    credentials_source_t credentials = credentials_of(&run.options);
     if (run.options.check)
-        return check(&run);
+        return inspect_credentials(&run.options, &credentials);
     bool bracketed = strchr(run.options.host, ':') != NULL;
     snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
              run.options.port);

@@ -30,8 +30,8 @@ typedef struct {
 /* Makes every member safe to close. */
 void connection_init(connection_t *connection);
 
-/* The session's file is taken away and written anew. False: it is one of the files of credentials. */
-bool connection_spares_credentials(const connection_config_t *config);
+/* Whether the session's file, which is taken away and written anew, is one of the files of credentials. */
+bool connection_would_replace(const char *session_file, const credentials_source_t *credentials);
 
 /* Connects, after connection_init(). `config` is copied. Blocks until its limit; without a datagram where an
  * association is reused. DTLS_OK, or what dtls_connect() may return, or DTLS_CREDENTIALS. */

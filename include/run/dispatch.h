@@ -11,11 +11,14 @@
 #include "run/supply.h"
 
 typedef struct {
-    supply_t *supply; /* begun; not owned, nor are the others */
+    supply_t *supply; /* not owned, nor are the others */
     delivery_t *delivery;
     report_t *report;
     supply_payload_t payload; /* in hand */
 } dispatch_t;
+
+/* Opens the supply, and lets it accept what is given; reports what it does not accept. */
+void dispatch_accept(dispatch_t *dispatch, const supply_config_t *config);
 
 /* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
 bool dispatch_next(dispatch_t *dispatch);

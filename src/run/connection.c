@@ -19,13 +19,12 @@ void connection_init(connection_t *connection)
     dtls_init(&connection->dtls);
 }
 
-bool connection_spares_credentials(const connection_config_t *config)
+bool connection_would_replace(const char *session_file, const credentials_source_t *credentials)
 {
-    credentials_source_t source = credentials_resolve(&config->credentials);
-    const char *path = config->session_file;
-    return path == NULL || !(file_is_same(path, source.cert_file) || file_is_same(path, source.key_file) ||
-                             file_is_same(path, source.passphrase_file) || file_is_same(path, source.ca) ||
-                             file_is_same(path, source.psk_file));
+    credentials_source_t source = credentials_resolve(credentials);
+    return file_is_same(session_file, source.cert_file) || file_is_same(session_file, source.key_file) ||
+           file_is_same(session_file, source.passphrase_file) || file_is_same(session_file, source.ca) ||
+           file_is_same(session_file, source.psk_file);
 }
 
 const char *connection_error_text(const connection_t *connection)

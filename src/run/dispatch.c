@@ -4,6 +4,15 @@
 
 #include "system/log.h"
 
+void dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
+{
+    supply_outcome_t outcome = supply_open(dispatch->supply, config);
+    for (; outcome != SUPPLY_END; outcome = supply_accept(dispatch->supply)) {
+        if (outcome != SUPPLY_OK)
+            report_supply(dispatch->report, outcome);
+    }
+}
+
 bool dispatch_next(dispatch_t *dispatch)
 {
     supply_outcome_t outcome;
