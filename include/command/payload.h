@@ -22,8 +22,8 @@ typedef enum {
     PAYLOAD_OK,
     PAYLOAD_END,        /* there are no more */
     PAYLOAD_REFUSED,    /* too large, or bad hex; the next one may be good */
-    PAYLOAD_UNREADABLE, /* the file is missing or cannot be read */
-    PAYLOAD_TIMEOUT,    /* standard input gave nothing more before the deadline */
+    PAYLOAD_UNREADABLE, /* the file is missing, cannot be read, or is empty */
+    PAYLOAD_TIMEOUT,    /* the deadline came before the payload, or before the end of the lines */
     PAYLOAD_INTERRUPTED
 } payload_outcome_t;
 
@@ -44,10 +44,11 @@ typedef struct {
 /* Starts reading `source`, whose text must outlive the reader. Blocks for nothing, opens nothing. */
 void payload_open(payload_reader_t *reader, payload_source_t source, wait_limit_t limit);
 
-/* Puts the next payload into reader->bytes and reader->length, where it stays until the next call. ARGUMENT
- * and FILE give one, LINES one a line without its newline; the last line needs none, and an empty line is an
- * empty payload. Waits for standard input and pipes until the limit. For all but OK and END reader->error
- * says in one line why. */
+/* Puts the next payload into reader->bytes and reader->length, where it stays until the next call. NONE gives
+ * none, ARGUMENT and FILE one, LINES one a line without its newline; the last line needs none. An argument
+ * and a line may be empty; a file, or standard input without any line, is unreadable then. Waits for standard
+ * input and pipes until the limit, and gives no line after it. For all but OK and END reader->error says in
+ * one line why. */
 payload_outcome_t payload_next(payload_reader_t *reader);
 
 /* For PAYLOAD_LINES: the descriptor that payload_next() would have to wait for; -1: a line, or the end, is

@@ -10,6 +10,7 @@
 #include "command/value.h"
 
 static const char too_large[] = "larger than 16384 bytes, which is all that one DTLS record can carry";
+static const char empty[] = "is empty; give '' as PAYLOAD if an empty payload is meant";
 
 /* Takes a payload's text byte by byte, so that any amount of white space costs no memory. */
 typedef struct {
@@ -58,9 +59,9 @@ static void describe(const payload_reader_t *reader, char name[static 300])
 {
     if (reader->source.kind == PAYLOAD_ARGUMENT)
         snprintf(name, 300, "PAYLOAD");
-    else if (reader->source.kind == PAYLOAD_LINES)
+    else if (reader->source.kind == PAYLOAD_LINES && reader->line > 0)
         snprintf(name, 300, "standard input, line %zu", reader->line);
-    else if (strcmp(reader->source.text, "-") == 0)
+    else if (reader->source.kind == PAYLOAD_LINES || strcmp(reader->source.text, "-") == 0)
         snprintf(name, 300, "standard input");
     else
         snprintf(name, 300, "%s", reader->source.text);
@@ -153,12 +154,24 @@ static payload_outcome_t next_file(payload_reader_t *reader)
     reader->finished = true;
     do {
         payload_outcome_t outcome = fill(reader);
-        if (outcome != PAYLOAD_OK || reader->start == reader->end)
-            return outcome != PAYLOAD_OK ? outcome : finish(&collector);
+        if (outcome != PAYLOAD_OK)
+            return outcome;
+        if (reader->start == reader->end)
+            break;
         collect(&collector, reader->input + reader->start, reader->end - reader->start);
         reader->start = reader->end;
     } while (collector.problem == NULL);
-    return finish(&collector);
+    payload_outcome_t outcome = finish(&collector);
+    /* Nobody means an empty file: it is what a broken sensor writes. */
+    return outcome == PAYLOAD_OK && reader->length == 0 ? fail(reader, PAYLOAD_UNREADABLE, empty) : outcome;
+}
+
+/* Standard input is at its end, before a line began. */
+static payload_outcome_t end_lines(payload_reader_t *reader)
+{
+    if (--reader->line > 0)
+        return PAYLOAD_END;
+    return fail(reader, PAYLOAD_UNREADABLE, empty);
 }
 
 static payload_outcome_t next_line(payload_reader_t *reader)
@@ -171,8 +184,11 @@ static payload_outcome_t next_line(payload_reader_t *reader)
             return outcome;
         if (reader->start == reader->end) {
             reader->finished = true;
-            return begun ? finish(&collector) : PAYLOAD_END;
+            return begun ? finish(&collector) : end_lines(reader);
         }
+        /* Input that never ends is always ready, and no wait would find that the time is over. */
+        if (wait_now_ms() >= reader->limit.deadline_ms)
+            return fail(reader, PAYLOAD_TIMEOUT, "more came than --timeout leaves time for");
         const unsigned char *text = reader->input + reader->start;
         const unsigned char *newline = memchr(text, '\n', reader->end - reader->start);
         size_t length = newline != NULL ? (size_t)(newline - text) : reader->end - reader->start;
@@ -186,7 +202,7 @@ static payload_outcome_t next_line(payload_reader_t *reader)
 payload_outcome_t payload_next(payload_reader_t *reader)
 {
     reader->length = 0;
-    if (reader->finished)
+    if (reader->finished || reader->source.kind == PAYLOAD_NONE)
         return PAYLOAD_END;
     if (reader->source.kind == PAYLOAD_ARGUMENT)
         return next_argument(reader);

@@ -143,6 +143,18 @@ static char *to_hex(const unsigned char *bytes, size_t length)
     return text;
 }
 
+/* Takes what is given, lines, while there is time. */
+static void gives_until_the_deadline(int64_t deadline_ms)
+{
+    payload_outcome_t outcome = PAYLOAD_OK;
+    while (outcome == PAYLOAD_OK && wait_now_ms() < deadline_ms) {
+        outcome = payload_next(&reader);
+        usleep(100);
+    }
+    if (outcome != PAYLOAD_OK)
+        assert_true(wait_now_ms() >= deadline_ms);
+}
+
 static void the_argument_is_one_payload(void **state)
 {
     (void)state;
@@ -190,7 +202,7 @@ static void an_argument_may_have_16384_bytes_and_no_more(void **state)
 static void a_file_is_one_payload_byte_for_byte(void **state)
 {
     (void)state;
-    static const size_t sizes[] = {0, 1, 4095, 4096, 4097, PAYLOAD_MAX - 1, PAYLOAD_MAX};
+    static const size_t sizes[] = {1, 4095, 4096, 4097, PAYLOAD_MAX - 1, PAYLOAD_MAX};
     unsigned char *bytes = noise(PAYLOAD_MAX);
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         open_source(PAYLOAD_FILE, scratch_write("data", bytes, sizes[i]), false);
@@ -278,9 +290,33 @@ static void the_file_named_dash_is_standard_input(void **state)
     open_source(PAYLOAD_FILE, "-", false);
     gives(bytes, sizeof bytes);
     ends();
-    feed_text("");
-    open_source(PAYLOAD_FILE, "-", false);
-    gives_text("");
+}
+
+/* It is what a broken sensor writes. */
+static void an_empty_file_or_input_is_no_payload(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {"", " ", "\n", " \r\n\t "}; /* all are empty in hex */
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        const char *path = scratch_write("empty", texts[i], strlen(texts[i]));
+        open_source(PAYLOAD_FILE, path, *texts[i] != '\0');
+        fails(PAYLOAD_UNREADABLE, "is empty; give ''");
+        assert_non_null(strstr(reader.error, path));
+        ends();
+        feed_text(texts[i]);
+        open_source(PAYLOAD_FILE, "-", *texts[i] != '\0');
+        fails(PAYLOAD_UNREADABLE, "standard input: is empty; give ''");
+        ends();
+    }
+    open_source(PAYLOAD_FILE, scratch_write("newline", "\n", 1), false);
+    gives_text("\n");
+    ends();
+}
+
+static void no_source_gives_no_payload(void **state)
+{
+    (void)state;
+    open_source(PAYLOAD_NONE, NULL, false);
     ends();
 }
 
@@ -333,14 +369,47 @@ static void the_last_line_needs_no_newline(void **state)
     ends();
 }
 
-static void an_empty_input_has_no_lines(void **state)
+static void input_without_any_line_is_no_payload(void **state)
 {
     (void)state;
     feed_text("");
     open_source(PAYLOAD_LINES, NULL, false);
+    fails(PAYLOAD_UNREADABLE, "standard input: is empty");
     ends();
     become_standard_input(open("/dev/null", O_RDONLY | O_CLOEXEC));
     open_source(PAYLOAD_LINES, NULL, false);
+    fails(PAYLOAD_UNREADABLE, "standard input: is empty");
+    ends();
+}
+
+static void lines_without_end_are_given_until_the_deadline(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"lines", "/dev/zero"}; /* the second is one line without end */
+    unsigned char *bytes = filled(1 << 20, '\n');
+    scratch_write("lines", bytes, 1 << 20);
+    free(bytes);
+    for (size_t i = 0; i < 2; i++) {
+        const char *path = *paths[i] == '/' ? paths[i] : scratch_path(paths[i]);
+        become_standard_input(open(path, O_RDONLY | O_CLOEXEC));
+        int64_t start_ms = wait_now_ms();
+        open_limited(PAYLOAD_LINES, NULL, false, wait_limit_in(20));
+        gives_until_the_deadline(start_ms + 20);
+        fails(PAYLOAD_TIMEOUT, "standard input");
+        assert_in_range(wait_now_ms() - start_ms, 20, 1000);
+        payload_close(&reader);
+    }
+}
+
+static void the_end_of_the_lines_is_known_after_the_deadline_too(void **state)
+{
+    (void)state;
+    feed_text("one\n");
+    int64_t start_ms = wait_now_ms();
+    open_limited(PAYLOAD_LINES, NULL, false, wait_limit_in(20));
+    gives_text("one");
+    while (wait_now_ms() <= start_ms + 20)
+        usleep(1000);
     ends();
 }
 
@@ -792,11 +861,15 @@ int main(void)
         TEST(a_file_without_permission_is_unreadable_and_named),
         TEST(the_longest_of_paths_fits_its_error),
         TEST(the_file_named_dash_is_standard_input),
+        TEST(an_empty_file_or_input_is_no_payload),
+        TEST(no_source_gives_no_payload),
         TEST(standard_input_may_come_in_pieces),
         TEST(standard_input_may_have_16384_bytes_and_no_more),
         TEST(each_line_is_a_payload_without_its_newline),
         TEST(the_last_line_needs_no_newline),
-        TEST(an_empty_input_has_no_lines),
+        TEST(input_without_any_line_is_no_payload),
+        TEST(lines_without_end_are_given_until_the_deadline),
+        TEST(the_end_of_the_lines_is_known_after_the_deadline_too),
         TEST(a_newline_alone_is_one_empty_line),
         TEST(carriage_returns_and_nul_bytes_in_lines_are_kept),
         TEST(lines_may_come_in_pieces),
