@@ -27,8 +27,10 @@ typedef enum {
  * no failure. False: config->path cannot be read, and `*reason` says why. */
 bool config_open(config_t *config, const char *path, const char **reason);
 
-/* The next line that says something: a name, and the value after it, NULL where there is none. Both belong to
- * the config, without white space around them. Passes over blank lines and those that begin with #. */
+/* The next line that says something: a name, and the value after blanks or an equals sign. Both belong to the
+ * config, without white space around them; the value is NULL where there is none, and "" where there is none
+ * behind an equals sign. Passes over blank lines and those that begin with #; a # behind blanks elsewhere is
+ * the mistake of a comment in the wrong place. */
 config_outcome_t config_next(config_t *config, const char **name, const char **value);
 
 /* Frees what was read, with all names and values; harmless when repeated. */

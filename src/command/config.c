@@ -68,6 +68,29 @@ static bool is_text(const char *line, size_t length)
     return true;
 }
 
+/* Whether a comment stands behind the line; a # inside a word is none. */
+static bool is_commented(const char *line)
+{
+    for (const char *sign = strchr(line, '#'); sign != NULL; sign = strchr(sign + 1, '#')) {
+        if (sign > line && strchr(blanks, sign[-1]) != NULL)
+            return true;
+    }
+    return false;
+}
+
+/* Cuts a line into its name and its value, NULL: there is none. */
+static void split(char *line, const char **name, const char **value)
+{
+    char *end = line + strcspn(line, " \t\r=");
+    char *next = end + strspn(end, blanks);
+    bool equals = *next == '=';
+    *name = line;
+    *value = equals ? trim(next + 1) : next;
+    if (!equals && *next == '\0')
+        *value = NULL;
+    *end = '\0';
+}
+
 config_outcome_t config_next(config_t *config, const char **name, const char **value)
 {
     while (config->position < config->content.length) {
@@ -85,10 +108,11 @@ config_outcome_t config_next(config_t *config, const char **name, const char **v
         line = trim(line);
         if (*line == '\0' || *line == '#')
             continue;
-        char *end = line + strcspn(line, blanks);
-        *value = *end != '\0' ? trim(end + 1) : NULL;
-        *end = '\0';
-        *name = line;
+        if (is_commented(line)) {
+            *name = "a comment stands on a line of its own, not behind a value";
+            return CONFIG_BAD;
+        }
+        split(line, name, value);
         return CONFIG_LINE;
     }
     return CONFIG_END;

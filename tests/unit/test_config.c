@@ -70,19 +70,56 @@ static void expect_bad(size_t number, const char *mention)
 static void a_line_is_a_name_and_a_value_without_the_blanks_around_them(void **state)
 {
     (void)state;
-    OPEN("server host:1\nconfirm\n\tcert \t a b  c \t\nkey=x y\n");
+    OPEN("server host:1\nconfirm\n\tcert \t a b  c \t\n");
     expect_line(1, "server", "host:1");
     expect_line(2, "confirm", NULL);
     expect_line(3, "cert", "a b  c");
-    expect_line(4, "key=x", "y");
     expect_end();
+}
+
+static void an_equals_sign_may_stand_between_name_and_value(void **state)
+{
+    (void)state;
+    OPEN("a=b\nc = d e\nf =g\nh= i\n\tj\t=\tk \nl x=y\nm==n\no = = p\nq=x=y\n");
+    expect_line(1, "a", "b");
+    expect_line(2, "c", "d e");
+    expect_line(3, "f", "g");
+    expect_line(4, "h", "i");
+    expect_line(5, "j", "k");
+    expect_line(6, "l", "x=y");
+    expect_line(7, "m", "=n");
+    expect_line(8, "o", "= p");
+    expect_line(9, "q", "x=y");
+    expect_end();
+    OPEN("a=\nb = \n=c\n=\n");
+    expect_line(1, "a", "");
+    expect_line(2, "b", "");
+    expect_line(3, "", "c");
+    expect_line(4, "", "");
+    expect_end();
+}
+
+static void a_comment_behind_a_line_is_told_as_the_mistake_it_is(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {"a b # c", "a b #", "a # b", "a = b # c",
+                                        "a = # b", "a\t#b", "a #b",  "a b#c #d"};
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        open_content(lines[i], strlen(lines[i]));
+        expect_bad(1, "comment stands on a line of its own");
+    }
+    OPEN("a b#c\nd=#e\nf#g h\ni ##\n");
+    expect_line(1, "a", "b#c");
+    expect_line(2, "d", "#e");
+    expect_line(3, "f#g", "h");
+    expect_bad(4, "comment");
 }
 
 static void blank_lines_and_comments_say_nothing_and_are_counted(void **state)
 {
     (void)state;
-    OPEN("\n# one\n   # two\n \t \n#\na # b\n\n");
-    expect_line(6, "a", "# b");
+    OPEN("\n# one\n   # two\n \t \n#\na b\n\n");
+    expect_line(6, "a", "b");
     expect_end();
 }
 
@@ -119,8 +156,8 @@ static void an_empty_file_has_no_lines(void **state)
 static void a_value_may_hold_any_text(void **state)
 {
     (void)state;
-    OPEN("a \"q\" 'r' \\ # = \xc3\xa5\n");
-    expect_line(1, "a", "\"q\" 'r' \\ # = \xc3\xa5");
+    OPEN("a \"q\" 'r' \\ s# = \xc3\xa5\n");
+    expect_line(1, "a", "\"q\" 'r' \\ s# = \xc3\xa5");
     expect_end();
 }
 
@@ -327,6 +364,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_is_a_name_and_a_value_without_the_blanks_around_them),
+        cmocka_unit_test(an_equals_sign_may_stand_between_name_and_value),
+        cmocka_unit_test(a_comment_behind_a_line_is_told_as_the_mistake_it_is),
         cmocka_unit_test(blank_lines_and_comments_say_nothing_and_are_counted),
         cmocka_unit_test(line_ends_of_windows_say_nothing),
         cmocka_unit_test(the_last_line_needs_no_end),
