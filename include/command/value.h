@@ -16,8 +16,4 @@ bool value_seconds(const char *text, int64_t least_ms, int64_t most_ms, int64_t 
 /* The value of a hex digit, of either case; -1: it is none. */
 int value_hex_digit(char digit);
 
-/* Finds the parts of "HOST", "HOST:PORT", "IPV6", "[IPV6]" and "[IPV6]:PORT" within `value`: *port is NULL
- * where there is none, and it is not checked. False: it has not that form. */
-bool value_server(const char *value, const char **host, size_t *length, const char **port);
-
 #endif

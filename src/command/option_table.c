@@ -10,21 +10,15 @@
 
 static const char *set_server(options_t *options, const char *value)
 {
-    const char *host = NULL, *port = NULL;
-    size_t length = 0;
-    uint64_t number = 0;
-    if (!value_server(value, &host, &length, &port))
-        return "must be HOST, HOST:PORT or [IPV6]:PORT";
-    if (length == 0)
-        return "has no host";
-    if (length >= sizeof options->host)
-        return "has a host name of more than 255 characters";
-    if (port != NULL && !value_number(port, 1, 65535, &number))
-        return "must have a port from 1 to 65535 after its colon";
-    memcpy(options->host, host, length);
-    options->host[length] = '\0';
-    if (port != NULL)
-        snprintf(options->port, sizeof options->port, "%u", (unsigned)number);
+    uri_t uri;
+    const char *problem = uri_parse(value, &uri);
+    if (problem != NULL)
+        return problem;
+    options->coaps = uri.coaps;
+    memcpy(options->host, uri.host, sizeof uri.host);
+    memcpy(options->port, uri.port, sizeof uri.port);
+    memcpy(options->uri_options, uri.options, sizeof uri.options);
+    options->uri_options_length = uri.options_length;
     return NULL;
 }
 
@@ -93,6 +87,37 @@ static const char *set_lines(options_t *options, const char *value)
 {
     (void)value;
     options->payload.kind = PAYLOAD_LINES;
+    return NULL;
+}
+
+static const char *set_method(options_t *options, const char *value)
+{
+    static const char *const names[] = {"post", "put", "get"}; /* in the order of method_t */
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            options->method = (method_t)i;
+            return NULL;
+        }
+    }
+    return "must be post, put or get";
+}
+
+static const char *set_content_format(options_t *options, const char *value)
+{
+    static const struct {
+        const char *name;
+        int number;
+    } known[] = {{"text", 0}, {"octets", 42}, {"json", 50}, {"cbor", 60}};
+    uint64_t number = 0;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(value, known[i].name) == 0) {
+            options->content_format = known[i].number;
+            return NULL;
+        }
+    }
+    if (!value_number(value, 0, UINT16_MAX, &number))
+        return "must be text, json, cbor, octets or a number from 0 to 65535";
+    options->content_format = (int)number;
     return NULL;
 }
 
@@ -225,7 +250,8 @@ static const char *set_quiet(options_t *options, const char *value)
 
 const option_t option_table[OPTION_ROWS] = {
     {.help = "Server:"},
-    {"server", 's', "HOST[:PORT]", "server (default data.lab5e.com:1234)", set_server, GROUP_NONE, NULL},
+    {"server", 's', "SERVER", "HOST[:PORT], or coaps://HOST[:PORT]/PATH?QUERY\n(default data.lab5e.com:1234)",
+     set_server, GROUP_NONE, NULL},
     {"server-name", 0, "NAME", "name in its certificate (default HOST)", set_server_name, GROUP_NONE, NULL},
     {"ipv4", '4', NULL, "IPv4 addresses only", set_ipv4, GROUP_FAMILY, NULL},
     {"ipv6", '6', NULL, "IPv6 addresses only", set_ipv6, GROUP_FAMILY, NULL},
@@ -240,24 +266,29 @@ const option_t option_table[OPTION_ROWS] = {
     {"ca", 'C', "FILE|DIR", "trust anchors instead of those in --cert", set_ca, CERTIFICATES},
     {"psk", 0, "FILE", "instead of these: one line, identity:hexkey", set_psk, GROUP_CREDENTIALS, NULL},
 
-    {.help = "Payload (one of PAYLOAD, --file, --lines, --flush; at most 16384 bytes):"},
+    {.help = "Payload (one of PAYLOAD, --file, --lines, --flush, --method get):"},
     {"file", 'f', "FILE", "the bytes of FILE; - is standard input", set_file, GROUP_SOURCE, NULL},
     {"lines", 'l', NULL, "each line of standard input is a payload", set_lines, GROUP_SOURCE, NULL},
     {"flush", 0, NULL, "none: only what waits in the --queue", set_flush, GROUP_SOURCE, NULL},
     {"hex", 'x', NULL, "the payload is written as hex digits", set_hex, GROUP_NONE, NULL},
+    {"method", 'm', "METHOD", "coaps: post, put, get (default post)", set_method, GROUP_NONE, NULL},
+    {"content-format", 0, "FORMAT", "coaps: text, json, cbor, octets or a number", set_content_format,
+     GROUP_NONE, NULL},
 
     {.help = "Delivery:"},
     {"confirm", 0, NULL, "resend until a downlink answers", set_confirm, GROUP_NONE, NULL},
     {"session", 0, "FILE", "keep the DTLS session here between runs", set_session, GROUP_NONE, NULL},
     {"lease", 0, "SECONDS",
-     "without --confirm, trust a kept association\nso long after the server was heard (default 0)", set_lease,
+     "unconfirmed, trust a kept association so long\nafter the server was heard (default 0)", set_lease,
      GROUP_NONE, NULL},
     {"queue", 0, "DIR", "payloads wait here until they are sent", set_queue, GROUP_NONE, NULL},
     {"queue-limit", 0, "N", "refuse a payload when N wait (default 10000)", set_queue_limit, GROUP_NONE,
      NULL},
 
     {.help = "Downlinks, printed on standard output:"},
-    {"wait", 'w', "SECONDS", "end after so much silence (default 1)", set_wait, GROUP_NONE, NULL},
+    {"wait", 'w', "SECONDS",
+     "end after so much silence (default: 1, or two\nround trips and 0.5 if that is more; coaps: 0)",
+     set_wait, GROUP_NONE, NULL},
     {"count", 'n', "N", "end after N downlinks (default: no limit)", set_count, GROUP_NONE, NULL},
     {"output", 'o', "FORMAT", "text, raw, hex, base64, json (default text)", set_output, GROUP_NONE, NULL},
 
@@ -275,11 +306,74 @@ const option_t option_table[OPTION_ROWS] = {
     {"version", 'V', NULL, "print the versions, and end", NULL, GROUP_NONE, NULL},
 };
 
+/* --- What gives an option its meaning --- */
+
+static bool is_coaps(const options_t *options)
+{
+    return options->coaps;
+}
+
+static bool is_plain(const options_t *options)
+{
+    return !options->coaps;
+}
+
+static bool has_session(const options_t *options)
+{
+    return options->session != NULL;
+}
+
+static bool has_queue(const options_t *options)
+{
+    return options->queue != NULL;
+}
+
+static bool has_no_queue(const options_t *options)
+{
+    return options->queue == NULL;
+}
+
+static bool is_unconfirmed(const options_t *options)
+{
+    return !options->confirm;
+}
+
+static bool is_no_get(const options_t *options)
+{
+    return options->method != METHOD_GET;
+}
+
+static bool has_text(const options_t *options)
+{
+    return options->payload.kind != PAYLOAD_NONE;
+}
+
+static bool is_check(const options_t *options)
+{
+    return options->check;
+}
+
+const option_rule_t option_rules[OPTION_RULES] = {
+    {"method", "server", is_coaps, "needs --server coaps://..., the only form that has methods", false},
+    {"content-format", "server", is_coaps, "needs --server coaps://..., the only form that sends it", false},
+    {"content-format", NULL, is_no_get, "has no meaning with --method get, which has no payload", false},
+    {"hex", NULL, has_text, "needs a payload: there is none with --flush, --check or --method get", false},
+    {"confirm", NULL, is_no_get, "has no meaning with --method get, which is always answered", false},
+    {"lease", "session", has_session, "needs --session, the file of what it trusts", false},
+    {"lease", "queue", has_no_queue, "cannot be given with --queue, whose promise it would break", false},
+    {"lease", "confirm", is_unconfirmed, "has no meaning with --confirm, which trusts answers alone", false},
+    {"lease", "server", is_plain, "has no meaning with --server coaps://..., where all is answered", false},
+    {"queue", NULL, is_no_get, "has no meaning with --method get, which has no payload", false},
+    {"queue-limit", "queue", has_queue, "needs --queue, which it limits", false},
+    {"flush", "queue", has_queue, "needs --queue, which names what to flush", false},
+    {"renew-days", NULL, is_check, "needs --check, which counts them", true},
+};
+
 const status_t status_table[STATUS_ROWS] = {
-    {EX_OK, "every payload was sent (--confirm: confirmed)"},
+    {EX_OK, "every payload was sent (--confirm, coaps: confirmed)"},
     {EX_USAGE, "bad option, value or combination on the command line"},
-    {EX_DATAERR, "payload refused: larger than one record, or bad hex"},
-    {EX_NOINPUT, "payload file missing or unreadable"},
+    {EX_DATAERR, "payload refused: over 16384 bytes, or bad hex"},
+    {EX_NOINPUT, "payload file missing, unreadable or empty"},
     {EX_NOHOST, "host name unknown"},
     {EX_UNAVAILABLE, "server unavailable: every address refused"},
     {EX_SOFTWARE, "internal error (a bug)"},

@@ -5,14 +5,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "command/option_table.h"
-#include "credentials/embedded.h"
+#include "store/file.h"
 
-enum { LONG_ONLY = 256 };
+enum { LONG_ONLY = 256, QUOTED_MAX = 100 };
 
 /* What one place, the command line or the configuration file, has set. */
 typedef struct {
-    bool seen[OPTION_ROWS];
+    size_t seen[OPTION_ROWS]; /* in which line, on the command line 1; 0: not at all */
     const option_t *taken[GROUPS];
 } origin_t;
 
@@ -20,27 +19,38 @@ typedef struct {
 typedef struct {
     options_t *options;
     origin_t flags, file;
-    bool in_file; /* what is being read */
+    bool meaningless[OPTION_ROWS]; /* in the file: the flags have taken its meaning from it */
+    bool in_file;                  /* what is being read */
     char *error;
     size_t error_size;
 } parse_t;
 
-/* PAYLOAD, which stands for itself. */
+/* Payload sources without a row of their own. */
 static const option_t positional = {.name = "PAYLOAD", .group = GROUP_SOURCE};
+static const option_t method_get = {.name = "method get", .group = GROUP_SOURCE};
 
 static options_t defaults(void)
 {
     return (options_t){.host = "data.lab5e.com",
                        .port = "1234",
+                       .content_format = -1,
                        .family = AF_UNSPEC,
-                       .cert_file = embedded_is_present() ? NULL : "cert.crt",
-                       .key_file = embedded_is_present() ? NULL : "key.pem",
                        .queue_limit = 10000,
-                       .wait_ms = 1000,
+                       .wait_ms = -1,
                        .format = OUTPUT_TEXT,
                        .timeout_ms = 60000,
                        .renew_days = 3,
                        .mtu = 1232};
+}
+
+/* NULL: no option that the file may set has this name. */
+static const option_t *find_named(const char *name)
+{
+    for (const option_t *row = option_table; row < option_table + OPTION_ROWS; row++) {
+        if (row->name != NULL && row->set != NULL && strcmp(row->name, name) == 0)
+            return strcmp(name, "config") == 0 ? NULL : row;
+    }
+    return NULL;
 }
 
 static options_outcome_t bad(parse_t *parse, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -67,6 +77,12 @@ static const char *dashes(const parse_t *parse, const option_t *row)
     return parse->in_file || row == &positional ? "" : "--";
 }
 
+/* The row whose group an option with this value belongs to. */
+static const option_t *claimant(const option_t *row, const char *value)
+{
+    return strcmp(row->name, "method") == 0 && strcmp(value, "get") == 0 ? &method_get : row;
+}
+
 /* Two options that exclude each other are a mistake where both stand in one place. */
 static options_outcome_t claim_group(parse_t *parse, const option_t *row)
 {
@@ -83,11 +99,11 @@ static options_outcome_t claim_group(parse_t *parse, const option_t *row)
 
 static options_outcome_t take_option(parse_t *parse, const option_t *row, const char *value)
 {
-    bool *seen = &(parse->in_file ? &parse->file : &parse->flags)->seen[row - option_table];
-    if (*seen && row->letter != 'v')
+    size_t *seen = &(parse->in_file ? &parse->file : &parse->flags)->seen[row - option_table];
+    if (*seen > 0 && row->letter != 'v')
         return bad(parse, "%s%s: given twice", dashes(parse, row), row->name);
-    *seen = true;
-    options_outcome_t outcome = claim_group(parse, row);
+    *seen = parse->in_file ? parse->options->config.line : 1;
+    options_outcome_t outcome = claim_group(parse, claimant(row, value));
     if (outcome != OPTIONS_RUN)
         return outcome;
     const char *problem = row->set(parse->options, value);
@@ -95,7 +111,9 @@ static options_outcome_t take_option(parse_t *parse, const option_t *row, const 
         return OPTIONS_RUN;
     if (parse->in_file) /* the value may be a secret in the wrong line, and its line is named */
         return bad(parse, "%s: %s", row->name, problem);
-    return bad(parse, "--%s '%s': %s", row->name, value, problem);
+    int length = (int)strnlen(value, QUOTED_MAX); /* so that there is room for the problem */
+    return bad(parse, "--%s '%.*s%s': %s", row->name, length, value, value[length] != '\0' ? "..." : "",
+               problem);
 }
 
 /* --- The command line --- */
@@ -181,28 +199,20 @@ static options_outcome_t parse_flags(parse_t *parse, int argc, char **argv)
 
 /* --- The configuration file --- */
 
-/* NULL: no option that the file may set has this name. */
-static const option_t *find_named(const char *name)
+/* A flag beats the file, and so does one that excludes what the file says, or takes its meaning from it. */
+static bool is_beaten(const parse_t *parse, const option_t *row, const char *value)
 {
-    for (const option_t *row = option_table; row < option_table + OPTION_ROWS; row++) {
-        if (row->name != NULL && row->set != NULL && strcmp(row->name, name) == 0)
-            return strcmp(name, "config") == 0 ? NULL : row;
-    }
-    return NULL;
-}
-
-/* A flag beats the file, and so does one that excludes what the file says. */
-static bool is_beaten(const parse_t *parse, const option_t *row)
-{
-    const option_t *flag = parse->flags.taken[row->group];
-    return parse->flags.seen[row - option_table] ||
-           (row->group != GROUP_NONE && flag != NULL && (flag->side == NULL || row->side == NULL));
+    const option_t *claiming = claimant(row, value);
+    const option_t *flag = parse->flags.taken[claiming->group];
+    return parse->flags.seen[row - option_table] > 0 || parse->meaningless[row - option_table] ||
+           (claiming->group != GROUP_NONE && flag != NULL && (flag->side == NULL || claiming->side == NULL));
 }
 
 /* The name is not quoted where it may be a secret in the wrong place. */
 static options_outcome_t explain_unknown_line(parse_t *parse, const char *name)
 {
-    bool is_word = strspn(name, "abcdefghijklmnopqrstuvwxyz-") == strlen(name) && strlen(name) < 24;
+    bool is_word =
+        *name != '\0' && strlen(name) < 24 && strspn(name, "abcdefghijklmnopqrstuvwxyz-") == strlen(name);
     return bad(parse,
                "%s%sunknown option; a line is a long option of --help without its dashes, and its value",
                is_word ? name : "", is_word ? ": " : "");
@@ -213,11 +223,11 @@ static options_outcome_t take_line(parse_t *parse, const char *name, const char 
     const option_t *row = find_named(name);
     if (row == NULL)
         return explain_unknown_line(parse, name);
-    if (row->argument != NULL && value == NULL)
+    if (row->argument != NULL && (value == NULL || *value == '\0'))
         return bad(parse, "%s: needs a value, %s", name, row->argument);
     if (row->argument == NULL && value != NULL)
         return bad(parse, "%s: takes no value", name);
-    return is_beaten(parse, row) ? OPTIONS_RUN : take_option(parse, row, value);
+    return is_beaten(parse, row, value) ? OPTIONS_RUN : take_option(parse, row, value);
 }
 
 static options_outcome_t parse_file(parse_t *parse)
@@ -246,20 +256,79 @@ static options_outcome_t parse_file(parse_t *parse)
 
 /* --- Both --- */
 
+static size_t index_of(const char *name)
+{
+    return (size_t)(find_named(name) - option_table);
+}
+
+/* Whether what decides on the meaning of an option stands on the command line. */
+static bool is_decided(const parse_t *parse, const option_rule_t *rule)
+{
+    return rule->decider == NULL ? parse->flags.taken[GROUP_SOURCE] != NULL
+                                 : parse->flags.seen[index_of(rule->decider)] > 0;
+}
+
+/* After the command line: what the file says in vain is passed over in it, since the file's defaults never
+ * break a command line. */
+static void note_meaningless(parse_t *parse)
+{
+    for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
+        if (is_decided(parse, rule) && !rule->has_meaning(parse->options))
+            parse->meaningless[index_of(rule->option)] = true;
+    }
+}
+
+/* What was typed needs a meaning. */
+static options_outcome_t check_flags(parse_t *parse)
+{
+    for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
+        if (parse->flags.seen[index_of(rule->option)] > 0 && !rule->has_meaning(parse->options))
+            return bad(parse, "--%s: %s", rule->option, rule->problem);
+    }
+    return OPTIONS_RUN;
+}
+
+/* So does what the file says, but where a flag took from it what gave it one. A check may use any run's file.
+ */
+static options_outcome_t check_file(parse_t *parse)
+{
+    for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
+        size_t line = parse->file.seen[index_of(rule->option)];
+        bool excused = rule->is_default || parse->options->check ||
+                       (rule->decider != NULL && parse->meaningless[index_of(rule->decider)]);
+        if (line == 0 || excused || rule->has_meaning(parse->options))
+            continue;
+        parse->in_file = true;
+        parse->options->config.line = line;
+        return bad(parse, "%s: %s", rule->option, rule->problem);
+    }
+    return OPTIONS_RUN;
+}
+
+/* The session is taken from its file and put back there: a second run would send it, keys and all. */
+static bool session_is_payload(const options_t *options)
+{
+    const payload_source_t *payload = &options->payload;
+    if (options->session == NULL || (payload->kind != PAYLOAD_FILE && payload->kind != PAYLOAD_LINES))
+        return false;
+    if (payload->kind == PAYLOAD_LINES || strcmp(payload->text, "-") == 0)
+        return file_is_same(options->session, "/dev/stdin");
+    return strcmp(options->session, payload->text) == 0 || file_is_same(options->session, payload->text);
+}
+
 /* What can be known only when all is read. */
 static options_outcome_t check_whole(parse_t *parse)
 {
-    const options_t *options = parse->options;
-    const option_t *source = parse->flags.taken[GROUP_SOURCE];
     parse->in_file = false;
-    if (source == NULL)
-        source = parse->file.taken[GROUP_SOURCE];
-    if (source == NULL)
-        return bad(parse, "no payload: give PAYLOAD, --file, --lines or --flush; standard input is read only "
-                          "when asked for");
-    if (strcmp(source->name, "flush") == 0 && options->queue == NULL)
-        return bad(parse, "--flush: needs --queue, which names what to flush");
-    return OPTIONS_RUN;
+    if (parse->flags.taken[GROUP_SOURCE] == NULL && parse->file.taken[GROUP_SOURCE] == NULL)
+        return bad(parse, "no payload: give PAYLOAD, --file, --lines, --flush or --method get; standard "
+                          "input is read only when asked for");
+    options_outcome_t outcome = check_flags(parse);
+    if (outcome == OPTIONS_RUN)
+        outcome = check_file(parse);
+    if (outcome == OPTIONS_RUN && session_is_payload(parse->options))
+        return bad(parse, "--session: names the file of the payload, which it would replace");
+    return outcome;
 }
 
 options_outcome_t options_parse(int argc, char **argv, options_t *options, char *error, size_t size)
@@ -267,8 +336,10 @@ options_outcome_t options_parse(int argc, char **argv, options_t *options, char 
     parse_t parse = {.options = options, .error = error, .error_size = size};
     *options = defaults();
     options_outcome_t outcome = parse_flags(&parse, argc, argv);
-    if (outcome == OPTIONS_RUN)
-        outcome = parse_file(&parse);
+    if (outcome != OPTIONS_RUN)
+        return outcome;
+    note_meaningless(&parse);
+    outcome = parse_file(&parse);
     return outcome == OPTIONS_RUN ? check_whole(&parse) : outcome;
 }
 

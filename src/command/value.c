@@ -1,6 +1,5 @@
 #include "command/value.h"
 
-#include <arpa/inet.h>
 #include <string.h>
 
 bool value_number(const char *text, uint64_t least, uint64_t most, uint64_t *number)
@@ -49,42 +48,4 @@ int value_hex_digit(char digit)
     if (digit >= 'A' && digit <= 'F')
         return digit - 'A' + 10;
     return -1;
-}
-
-/* An IPv6 address, perhaps with a zone ("fe80::1%eth0"). */
-static bool is_ipv6(const char *text, size_t length)
-{
-    char address[INET6_ADDRSTRLEN];
-    struct in6_addr parsed;
-    const char *zone = memchr(text, '%', length);
-    if (zone != NULL)
-        length = (size_t)(zone - text);
-    if (length >= sizeof address)
-        return false;
-    memcpy(address, text, length);
-    address[length] = '\0';
-    return inet_pton(AF_INET6, address, &parsed) == 1;
-}
-
-bool value_server(const char *value, const char **host, size_t *length, const char **port)
-{
-    const char *end;
-    *host = value;
-    if (*value == '[') {
-        *host = value + 1;
-        *length = strcspn(*host, "]");
-        end = *host + *length;
-        if (*end++ != ']' || !is_ipv6(*host, *length))
-            return false;
-    } else if (strchr(value, ':') != strrchr(value, ':')) {
-        *length = strlen(value);
-        end = value + *length;
-        if (!is_ipv6(value, *length))
-            return false;
-    } else {
-        *length = strcspn(value, ":");
-        end = value + *length;
-    }
-    *port = *end == ':' ? end + 1 : NULL;
-    return *end == ':' || *end == '\0';
 }

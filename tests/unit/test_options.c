@@ -56,11 +56,13 @@ static bool same_string(const char *a, const char *b)
 
 static bool same_options(const options_t *a, const options_t *b)
 {
-    return same_string(a->host, b->host) && same_string(a->port, b->port) &&
-           same_string(a->server_name, b->server_name) && a->family == b->family &&
-           same_string(a->cert_file, b->cert_file) && same_string(a->key_file, b->key_file) &&
-           same_string(a->passphrase_file, b->passphrase_file) && same_string(a->ca, b->ca) &&
-           a->payload.kind == b->payload.kind &&
+    return a->coaps == b->coaps && same_string(a->host, b->host) && same_string(a->port, b->port) &&
+           a->uri_options_length == b->uri_options_length &&
+           memcmp(a->uri_options, b->uri_options, a->uri_options_length) == 0 && a->method == b->method &&
+           a->content_format == b->content_format && same_string(a->server_name, b->server_name) &&
+           a->family == b->family && same_string(a->cert_file, b->cert_file) &&
+           same_string(a->key_file, b->key_file) && same_string(a->passphrase_file, b->passphrase_file) &&
+           same_string(a->ca, b->ca) && a->payload.kind == b->payload.kind &&
            (a->payload.kind == PAYLOAD_LINES || same_string(a->payload.text, b->payload.text)) &&
            a->payload.hex == b->payload.hex && a->wait_ms == b->wait_ms && a->count == b->count &&
            a->confirm == b->confirm && same_string(a->session, b->session) && a->lease_ms == b->lease_ms &&
@@ -75,10 +77,14 @@ static void a_payload_alone_is_sent_with_the_documented_defaults(void **state)
     ACCEPT("hello");
     assert_string_equal(options.host, "data.lab5e.com");
     assert_string_equal(options.port, "1234");
+    assert_false(options.coaps);
+    assert_int_equal(options.uri_options_length, 0);
+    assert_int_equal(options.method, METHOD_POST);
+    assert_int_equal(options.content_format, -1);
     assert_null(options.server_name);
     assert_int_equal(options.family, AF_UNSPEC);
-    assert_string_equal(options.cert_file, "cert.crt");
-    assert_string_equal(options.key_file, "key.pem");
+    assert_null(options.cert_file);
+    assert_null(options.key_file);
     assert_null(options.passphrase_file);
     assert_null(options.ca);
     assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
@@ -90,7 +96,7 @@ static void a_payload_alone_is_sent_with_the_documented_defaults(void **state)
     assert_null(options.queue);
     assert_int_equal(options.queue_limit, 10000);
     assert_int_equal(options.splay_ms, 0);
-    assert_int_equal(options.wait_ms, 1000);
+    assert_int_equal(options.wait_ms, -1);
     assert_int_equal(options.count, 0);
     assert_int_equal(options.format, OUTPUT_TEXT);
     assert_int_equal(options.timeout_ms, 60000);
@@ -104,8 +110,7 @@ static void long_options_set_their_own_members(void **state)
     ACCEPT("--server", "example.org:5684", "--server-name", "inbox", "--ipv4", "--cert", "me.crt", "--key",
            "me.key", "--passphrase-file", "secret", "--ca", "roots", "--file", "data.bin", "--hex", "--wait",
            "2.5", "--count", "3", "--output", "json", "--timeout", "30", "--mtu", "1024", "--verbose",
-           "--confirm", "--session", "kept", "--lease", "600", "--queue", "spool", "--queue-limit", "7",
-           "--splay", "1.5");
+           "--confirm", "--session", "kept", "--queue", "spool", "--queue-limit", "7", "--splay", "1.5");
     assert_string_equal(options.host, "example.org");
     assert_string_equal(options.port, "5684");
     assert_string_equal(options.server_name, "inbox");
@@ -119,7 +124,6 @@ static void long_options_set_their_own_members(void **state)
     assert_true(options.payload.hex);
     assert_true(options.confirm);
     assert_string_equal(options.session, "kept");
-    assert_int_equal(options.lease_ms, 600000);
     assert_string_equal(options.queue, "spool");
     assert_int_equal(options.queue_limit, 7);
     assert_int_equal(options.splay_ms, 1500);
@@ -129,6 +133,11 @@ static void long_options_set_their_own_members(void **state)
     assert_int_equal(options.timeout_ms, 30000);
     assert_int_equal(options.mtu, 1024);
     assert_int_equal(options.verbosity, LOG_STEPS);
+    ACCEPT("--session", "kept", "--lease", "600", "payload");
+    assert_int_equal(options.lease_ms, 600000);
+    ACCEPT("--server", "coaps://h", "--method", "put", "--content-format", "cbor", "payload");
+    assert_int_equal(options.method, METHOD_PUT);
+    assert_int_equal(options.content_format, 60);
 }
 
 static void short_options_set_their_own_members(void **state)
@@ -157,31 +166,34 @@ static const struct row {
     const char *name;
     const char *value; /* NULL: takes none */
     bool source;       /* is a payload source itself */
+    char *partner;     /* an option that it needs; NULL: none */
 } rows[] = {
-    {"s", "server", "example.org:99", false},
-    {NULL, "server-name", "inbox", false},
-    {"4", "ipv4", NULL, false},
-    {"6", "ipv6", NULL, false},
-    {"c", "cert", "me.crt", false},
-    {"k", "key", "me.key", false},
-    {NULL, "passphrase-file", "pw", false},
-    {"C", "ca", "roots", false},
-    {"f", "file", "data.bin", true},
-    {"l", "lines", NULL, true},
-    {"x", "hex", NULL, false},
-    {NULL, "confirm", NULL, false},
-    {NULL, "session", "kept", false},
-    {NULL, "lease", "600", false},
-    {NULL, "queue", "spool", false},
-    {NULL, "queue-limit", "7", false},
-    {NULL, "splay", "0.5", false},
-    {"w", "wait", "7.125", false},
-    {"n", "count", "5", false},
-    {"o", "output", "hex", false},
-    {"t", "timeout", "9", false},
-    {NULL, "mtu", "512", false},
-    {"v", "verbose", NULL, false},
-    {"q", "quiet", NULL, false},
+    {"s", "server", "example.org:99", false, NULL},
+    {NULL, "server-name", "inbox", false, NULL},
+    {"4", "ipv4", NULL, false, NULL},
+    {"6", "ipv6", NULL, false, NULL},
+    {"c", "cert", "me.crt", false, NULL},
+    {"k", "key", "me.key", false, NULL},
+    {NULL, "passphrase-file", "pw", false, NULL},
+    {"C", "ca", "roots", false, NULL},
+    {"f", "file", "data.bin", true, NULL},
+    {"l", "lines", NULL, true, NULL},
+    {"x", "hex", NULL, false, NULL},
+    {"m", "method", "put", false, "--server=coaps://host"},
+    {NULL, "content-format", "json", false, "--server=coaps://host"},
+    {NULL, "confirm", NULL, false, NULL},
+    {NULL, "session", "kept", false, NULL},
+    {NULL, "lease", "600", false, "--session=kept"},
+    {NULL, "queue", "spool", false, NULL},
+    {NULL, "queue-limit", "7", false, "--queue=spool"},
+    {NULL, "splay", "0.5", false, NULL},
+    {"w", "wait", "7.125", false, NULL},
+    {"n", "count", "5", false, NULL},
+    {"o", "output", "hex", false, NULL},
+    {"t", "timeout", "9", false, NULL},
+    {NULL, "mtu", "512", false, NULL},
+    {"v", "verbose", NULL, false, NULL},
+    {"q", "quiet", NULL, false, NULL},
 };
 
 enum { ROWS = sizeof rows / sizeof rows[0] };
@@ -212,12 +224,13 @@ static void every_notation_of_an_option_means_the_same(void **state)
         options_t reference = {.mtu = 0};
         for (int notation = APART; notation < NOTATIONS; notation++) {
             char first[64];
-            char *argv[5] = {"dtls-send"};
+            char *argv[6] = {"dtls-send"};
             int argc = 1 + write_option(row, notation, first, argv + 1);
             if (argc == 1)
                 continue;
             if (!row->source)
-                argv[argc] = "payload";
+                argv[argc++] = "payload";
+            argv[argc] = row->partner;
             if (parse(argv) != OPTIONS_RUN)
                 fail_msg("%s: %s", first, error);
             if (notation == APART)
@@ -225,7 +238,7 @@ static void every_notation_of_an_option_means_the_same(void **state)
             else if (!same_options(&options, &reference))
                 fail_msg("%s means something else than --%s", first, row->name);
         }
-        ACCEPT("payload");
+        ACCEPT("payload", row->partner);
         if (same_options(&options, &reference))
             fail_msg("--%s changed nothing", row->name);
     }
@@ -296,6 +309,9 @@ static void servers_are_split_into_host_and_port(void **state)
         {"example.org", "example.org", "1234"},
         {"example.org:1", "example.org", "1"},
         {"example.org:65535", "example.org", "65535"},
+        {"dtls://example.org", "example.org", "1234"},
+        {"coaps://example.org", "example.org", "5684"},
+        {"coaps://example.org:1/a?b", "example.org", "1"},
         {"192.0.2.7", "192.0.2.7", "1234"},
         {"192.0.2.7:5684", "192.0.2.7", "5684"},
         {"[2001:db8::1]:5684", "2001:db8::1", "5684"},
@@ -452,9 +468,9 @@ static void an_mtu_is_from_256_to_16384(void **state)
 static void a_queue_limit_is_a_whole_number_from_one(void **state)
 {
     (void)state;
-    ACCEPT("--queue-limit", "1", "payload");
+    ACCEPT("--queue", "q", "--queue-limit", "1", "payload");
     assert_int_equal(options.queue_limit, 1);
-    ACCEPT("--queue-limit", "1000000000", "payload");
+    ACCEPT("--queue", "q", "--queue-limit", "1000000000", "payload");
     assert_int_equal(options.queue_limit, 1000000000);
     REFUSE("--queue-limit", "--queue-limit", "0", "payload");
     REFUSE("--queue-limit", "--queue-limit", "1000000001", "payload");
@@ -569,11 +585,11 @@ static void empty_names_are_refused(void **state)
 static void a_run_without_a_payload_source_is_refused(void **state)
 {
     (void)state;
-    static char *const sources[] = {"PAYLOAD", "--file", "--lines", "--flush"};
+    static char *const sources[] = {"PAYLOAD", "--file", "--lines", "--flush", "--method get"};
     for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
         assert_int_equal(parse((char *[]){"dtls-send", NULL}), OPTIONS_BAD);
         assert_non_null(strstr(error, sources[i]));
-        REFUSE(sources[i], "--hex", "-v");
+        REFUSE(sources[i], "-v");
         REFUSE(sources[i], "--");
     }
 }
@@ -825,7 +841,8 @@ static const char *example_of(const option_t *row, bool other)
     static const struct {
         const char *argument, *values[2];
     } examples[] = {
-        {"HOST[:PORT]", {"example.org:99", "[::1]:98"}},
+        {"SERVER", {"example.org:99", "coaps://[::1]:98/a"}},
+        {"METHOD", {"put", "post"}},
         {"NAME", {"inbox", "outbox"}},
         {"FILE", {"a", "b"}},
         {"FILE|DIR", {"a", "b"}},
@@ -835,6 +852,8 @@ static const char *example_of(const option_t *row, bool other)
         {"N", {"5", "6"}},
         {"BYTES", {"512", "513"}},
     };
+    if (strcmp(row->name, "content-format") == 0)
+        return other ? "json" : "65535";
     for (size_t i = 0; row->argument != NULL && i < sizeof examples / sizeof examples[0]; i++) {
         if (strcmp(row->argument, examples[i].argument) == 0)
             return examples[i].values[other];
@@ -869,8 +888,26 @@ static const option_t *next_row(const option_t *row)
     return NULL;
 }
 
-/* Parses a line of the file (NULL: none) and a flag (NULL: none), with a payload where the row is no source
- * of one; `flush` goes with a queue. */
+/* The flag without which the option has no meaning; NULL: it has one. */
+static char *partner_of(const option_t *row)
+{
+    static const struct {
+        const char *name;
+        char *flag;
+    } partners[] = {{"flush", "--queue=q"},
+                    {"queue-limit", "--queue=q"},
+                    {"lease", "--session=s"},
+                    {"method", "--server=coaps://h"},
+                    {"content-format", "--server=coaps://h"}};
+    for (size_t i = 0; i < sizeof partners / sizeof partners[0]; i++) {
+        if (strcmp(row->name, partners[i].name) == 0)
+            return partners[i].flag;
+    }
+    return NULL;
+}
+
+/* Parses a line of the file (NULL: none) and a flag (NULL: none), with its partner, and with a payload where
+ * the row is no source of one; `renew-days` goes with a check. */
 static options_outcome_t parse_both(const option_t *row, const char *line, char *flag, const char *value)
 {
     char *argv[9] = {"dtls-send", "--config", write_config(line != NULL ? line : "")};
@@ -879,10 +916,9 @@ static options_outcome_t parse_both(const option_t *row, const char *line, char 
         argv[argc++] = flag;
     if (flag != NULL && value != NULL)
         argv[argc++] = (char *)value;
-    if (strcmp(row->name, "flush") == 0)
-        argv[argc++] = "--queue=q";
     if (row->group != GROUP_SOURCE)
-        argv[argc++] = "payload";
+        argv[argc++] = strcmp(row->name, "renew-days") == 0 ? "--check" : "payload";
+    argv[argc] = partner_of(row);
     return parse(argv);
 }
 
@@ -901,8 +937,8 @@ static void a_line_means_the_same_as_the_flag(void **state)
             fail_msg("%s: %s", line, error);
         if (!same_run(&options, &by_flag))
             fail_msg("the line means something else than %s", flag);
-        ACCEPT("payload");
-        if (same_run(&options, &by_flag))
+        options_outcome_t without = parse_both(row, NULL, NULL, NULL);
+        if (without == OPTIONS_RUN && same_run(&options, &by_flag))
             fail_msg("%s changed nothing", flag);
         options_free(&by_flag);
     }
@@ -942,7 +978,7 @@ static void a_line_twice_or_without_its_value_or_with_one_too_many_is_refused(vo
             continue;
         snprintf(text, sizeof text, "%s %s\n\n%s %s\n", row->name, value != NULL ? value : "", row->name,
                  value != NULL ? value : "");
-        REFUSE_FILE(text, 3, "given twice", "payload");
+        REFUSE_FILE(text, 3, "given twice", strcmp(row->name, "renew-days") == 0 ? "--check" : "payload");
     }
 }
 
@@ -1010,7 +1046,7 @@ static void a_bad_value_is_refused_with_its_line(void **state)
     (void)state;
     REFUSE_FILE("# one\nwait soon\n", 2, "wait", "payload");
     REFUSE_FILE("server host:0\n", 1, "server", "payload");
-    REFUSE_FILE("renew-days -1\n", 1, "renew-days", "payload");
+    REFUSE_FILE("renew-days -1\n", 1, "renew-days", "--check");
     REFUSE_FILE("count 0\n", 1, "count", "payload");
 }
 
@@ -1061,6 +1097,259 @@ static void an_error_in_the_file_never_goes_beyond_its_buffer(void **state)
         assert_int_equal(small[size], '!');
         options_free(&options);
     }
+}
+
+/* --- The form of the server, and what it brings --- */
+
+static void a_coaps_server_brings_path_and_query(void **state)
+{
+    (void)state;
+    ACCEPT("--server", "coaps://EXAMPLE.org/a?b", "payload");
+    assert_true(options.coaps);
+    assert_string_equal(options.host, "example.org");
+    assert_string_equal(options.port, "5684");
+    assert_int_equal(options.uri_options_length, 6);
+    assert_memory_equal(options.uri_options,
+                        "\x0b\x01"
+                        "a"
+                        "\x0f\x01"
+                        "b",
+                        6);
+    ACCEPT("--server", "dtls://example.org", "payload");
+    assert_false(options.coaps);
+    ACCEPT_WITH("server coaps://a/b\n", "payload");
+    assert_true(options.coaps);
+    ACCEPT_WITH("server coaps://a/b\n", "--server", "c", "payload");
+    assert_false(options.coaps);
+    assert_int_equal(options.uri_options_length, 0);
+    assert_string_equal(options.port, "1234");
+}
+
+static void a_long_server_leaves_room_for_what_is_wrong_with_it(void **state)
+{
+    (void)state;
+    char server[4000] = "coaps://host/";
+    memset(server + strlen(server), 'x', sizeof server - strlen(server) - 1);
+    REFUSE("path segment of more than 255 bytes", "--server", server, "payload");
+}
+
+static void a_method_is_post_put_or_get(void **state)
+{
+    (void)state;
+    ACCEPT("-s", "coaps://h", "--method", "post", "payload");
+    assert_int_equal(options.method, METHOD_POST);
+    ACCEPT("-s", "coaps://h", "-m", "put", "payload");
+    assert_int_equal(options.method, METHOD_PUT);
+    ACCEPT("-s", "coaps://h", "-m", "get");
+    assert_int_equal(options.method, METHOD_GET);
+    assert_int_equal(options.payload.kind, PAYLOAD_NONE);
+    static char *const wrong[] = {"", "GET", "delete", "ge", "get "};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        REFUSE("--method", "-s", "coaps://h", "--method", wrong[i], "payload");
+}
+
+static void a_get_is_the_only_payload_source(void **state)
+{
+    (void)state;
+    static char *const sources[][3] = {{"secret"}, {"--lines"}, {"--file", "a"}, {"--flush"}, {"--check"}};
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        char *argv[] = {"dtls-send", "-s", "coaps://h", "-m", "get", sources[i][0], sources[i][1], NULL};
+        if (parse(argv) != OPTIONS_BAD || strstr(error, "--method get and ") == NULL ||
+            strstr(error, "only one payload source") == NULL || strstr(error, "secret") != NULL)
+            fail_msg("%s: %s", sources[i][0], error);
+    }
+    REFUSE("no payload", "-s", "coaps://h", "-m", "put");
+}
+
+static void a_content_format_is_a_name_or_a_number(void **state)
+{
+    (void)state;
+    static const struct {
+        char *value;
+        int number;
+    } formats[] = {{"text", 0}, {"octets", 42}, {"json", 50},    {"cbor", 60},
+                   {"0", 0},    {"110", 110},   {"65535", 65535}};
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        ACCEPT("-s", "coaps://h", "--content-format", formats[i].value, "payload");
+        assert_int_equal(options.content_format, formats[i].number);
+    }
+    static char *const wrong[] = {"", "65536", "-1", "JSON", "application/json", "1.5", "0x10", " 1"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        REFUSE("--content-format", "-s", "coaps://h", "--content-format", wrong[i], "payload");
+}
+
+/* --- Options that have no meaning --- */
+
+/* As words, up to six of them; the rest is NULL. */
+static const struct combination {
+    char *words[7];
+    const char *names[2]; /* of which the error speaks */
+} meaningless[] = {
+    {{"--lease", "9", "x"}, {"--lease", "--session"}},
+    {{"--lease", "9", "--session", "s", "--queue", "q", "x"}, {"--lease", "--queue"}},
+    {{"--lease", "9", "--session", "s", "--confirm", "x"}, {"--lease", "--confirm"}},
+    {{"--lease", "9", "--session", "s", "-s", "coaps://h", "x"}, {"--lease", "coaps://"}},
+    {{"--queue-limit", "9", "x"}, {"--queue-limit", "--queue"}},
+    {{"--flush"}, {"--flush", "--queue"}},
+    {{"--renew-days", "9", "x"}, {"--renew-days", "--check"}},
+    {{"--content-format", "json", "x"}, {"--content-format", "coaps://"}},
+    {{"--content-format", "json", "-s", "dtls://h", "x"}, {"--content-format", "coaps://"}},
+    {{"--content-format", "json", "-s", "coaps://h", "-m", "get"}, {"--content-format", "get"}},
+    {{"--method", "put", "x"}, {"--method", "coaps://"}},
+    {{"--method", "post", "-s", "h", "x"}, {"--method", "coaps://"}},
+    {{"--method", "get"}, {"--method", "coaps://"}},
+    {{"--queue", "q", "-s", "coaps://h", "-m", "get"}, {"--queue", "get"}},
+    {{"--confirm", "-s", "coaps://h", "-m", "get"}, {"--confirm", "get"}},
+    {{"--hex", "-s", "coaps://h", "-m", "get"}, {"--hex", "payload"}},
+    {{"--hex", "--check"}, {"--hex", "--check"}},
+    {{"--hex", "--flush", "--queue", "q"}, {"--hex", "--flush"}},
+};
+
+static void an_option_without_meaning_is_refused_and_both_named(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof meaningless / sizeof meaningless[0]; i++) {
+        const struct combination *row = &meaningless[i];
+        char *argv[9] = {"dtls-send"};
+        for (int j = 0; j < 7; j++)
+            argv[j + 1] = row->words[j];
+        if (parse(argv) != OPTIONS_BAD || strstr(error, row->names[0]) == NULL ||
+            strstr(error, row->names[1]) == NULL || strchr(error, '\n') != NULL)
+            fail_msg("row %zu, %s: %s", i, row->names[0], error);
+    }
+}
+
+static void what_a_flag_needs_may_stand_in_the_file(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("session s\n", "--lease", "9", "payload");
+    ACCEPT_WITH("queue q\n", "--queue-limit", "9", "payload");
+    ACCEPT_WITH("queue q\n", "--flush");
+    ACCEPT_WITH("check\n", "--renew-days", "9");
+    ACCEPT_WITH("server coaps://h\n", "--method", "get");
+    ACCEPT_WITH("server coaps://h\n", "--content-format", "json", "payload");
+    REFUSE("--lease", "--config", write_config("session s\nqueue q\n"), "--lease", "9", "payload");
+    REFUSE("--lease", "--config", write_config("session s\nconfirm\n"), "--lease", "9", "payload");
+    REFUSE("--hex", "--config", write_config("queue q\nflush\n"), "--hex");
+}
+
+static void what_the_file_needs_may_be_a_flag(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("lease 9\n", "--session", "s", "payload");
+    assert_int_equal(options.lease_ms, 9000);
+    ACCEPT_WITH("queue-limit 9\n", "--queue", "q", "payload");
+    ACCEPT_WITH("flush\n", "--queue", "q");
+    ACCEPT_WITH("method put\ncontent-format json\n", "--server", "coaps://h", "payload");
+    assert_int_equal(options.method, METHOD_PUT);
+    assert_int_equal(options.content_format, 50);
+}
+
+static void what_has_no_meaning_in_file_and_flags_is_the_files_fault(void **state)
+{
+    (void)state;
+    REFUSE_FILE("wait 1\nlease 9\n", 2, "--session", "payload");
+    REFUSE_FILE("lease 9\nsession s\nqueue q\n", 1, "--queue", "payload");
+    REFUSE_FILE("session s\nlease 9\nconfirm\n", 2, "--confirm", "payload");
+    REFUSE_FILE("session s\nlease 9\nserver coaps://h\n", 2, "coaps", "payload");
+    REFUSE_FILE("queue-limit 9\n", 1, "--queue", "payload");
+    REFUSE_FILE("method put\n", 1, "coaps", "payload");
+    REFUSE_FILE("server h\ncontent-format json\n", 2, "coaps", "payload");
+    REFUSE_FILE("queue q\nflush\nhex\n", 3, "payload", "-v");
+    REFUSE_FILE("server coaps://h\nmethod get\nqueue q\n", 3, "get", "-v");
+    REFUSE_FILE("server coaps://h\nmethod get\nlines\n", 3, "only one payload source", "-v");
+    assert_int_equal(PARSE("--config", write_config("flush\n"), "-v"), OPTIONS_BAD_CONFIG);
+}
+
+static void what_a_flag_makes_meaningless_in_the_file_is_passed_over(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("session s\nlease 9\n", "--confirm", "payload");
+    assert_int_equal(options.lease_ms, 0);
+    ACCEPT_WITH("session s\nlease 9\n", "--queue", "q", "payload");
+    assert_int_equal(options.lease_ms, 0);
+    ACCEPT_WITH("session s\nlease 9\n", "--server", "coaps://h", "payload");
+    assert_int_equal(options.lease_ms, 0);
+    ACCEPT_WITH("server coaps://h\nmethod put\ncontent-format json\n", "--server", "h", "payload");
+    assert_int_equal(options.method, METHOD_POST);
+    assert_int_equal(options.content_format, -1);
+    ACCEPT_WITH("server coaps://h\ncontent-format json\nqueue q\nqueue-limit 9\nconfirm\nhex\nlines\n",
+                "--method", "get");
+    assert_int_equal(options.method, METHOD_GET);
+    assert_int_equal(options.payload.kind, PAYLOAD_NONE);
+    assert_null(options.queue);
+    assert_int_equal(options.content_format, -1);
+    ACCEPT_WITH("server coaps://h\nmethod get\n", "payload");
+    assert_int_equal(options.method, METHOD_POST);
+    assert_int_equal(options.payload.kind, PAYLOAD_ARGUMENT);
+    ACCEPT_WITH("server coaps://h\nmethod get\n", "--method", "put", "payload");
+    assert_int_equal(options.method, METHOD_PUT);
+    ACCEPT_WITH("hex\n", "--queue", "q", "--flush");
+}
+
+static void days_to_renewal_in_the_file_are_for_its_checks(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("renew-days 9\n", "payload");
+    ACCEPT_WITH("renew-days 9\nfile f\n", "-v");
+    ACCEPT_WITH("renew-days 9\n", "--check");
+    assert_int_equal(options.renew_days, 9);
+}
+
+static void a_check_may_use_the_file_of_any_run(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("server coaps://h\nmethod get\n", "--check");
+    ACCEPT_WITH("hex\nlease 9\nqueue-limit 9\nmethod put\ncontent-format json\nsplay 9\nconfirm\n",
+                "--check");
+    ACCEPT("--check", "--splay", "9", "--wait", "9", "--count", "9", "--session", "s", "--queue", "q");
+}
+
+static void a_confirm_with_coaps_changes_nothing(void **state)
+{
+    (void)state;
+    ACCEPT("-s", "coaps://h", "--confirm", "payload");
+    ACCEPT("-s", "coaps://h", "--confirm", "-m", "put", "--queue", "q", "payload");
+}
+
+static void the_session_is_not_the_payload(void **state)
+{
+    (void)state;
+    char *file = (char *)scratch_write("payload", "21.5", 4);
+    char other[400];
+    snprintf(other, sizeof other, "%s/./payload", scratch_directory);
+    REFUSE("--session", "--session", file, "--file", file);
+    REFUSE("payload", "--session", other, "--file", file);
+    REFUSE("--session", "--session", "/nonexistent/file", "--file", "/nonexistent/file");
+    REFUSE("--session", "--config", write_config("session /nonexistent/f\n"), "-f", "/nonexistent/f");
+    ACCEPT("--session", "/nonexistent/file", "--file", file);
+    ACCEPT("--session", file, "--", file); /* its name alone */
+    int kept = dup(STDIN_FILENO);
+    assert_non_null(freopen(file, "r", stdin));
+    options_outcome_t lines = PARSE("--session", file, "--lines");
+    options_outcome_t whole = PARSE("--session", file, "--file", "-");
+    options_outcome_t neither = PARSE("--session", file, "x");
+    assert_int_equal(dup2(kept, STDIN_FILENO), STDIN_FILENO);
+    close(kept);
+    assert_int_equal(lines, OPTIONS_BAD);
+    assert_int_equal(whole, OPTIONS_BAD);
+    assert_int_equal(neither, OPTIONS_RUN);
+}
+
+static void the_file_may_have_equals_signs(void **state)
+{
+    (void)state;
+    ACCEPT_WITH("server = example.org:7\nwait=2\ncert =a=b\nkey= c\n", "payload");
+    assert_string_equal(options.host, "example.org");
+    assert_string_equal(options.port, "7");
+    assert_int_equal(options.wait_ms, 2000);
+    assert_string_equal(options.cert_file, "a=b");
+    assert_string_equal(options.key_file, "c");
+    REFUSE_FILE("server =\n", 1, "needs a value", "payload");
+    REFUSE_FILE("confirm =\n", 1, "takes no value", "payload");
+    REFUSE_FILE("confirm=yes\n", 1, "takes no value", "payload");
+    REFUSE_FILE("= example.org\n", 1, "unknown", "payload");
+    REFUSE_FILE("server example.org # ours\n", 1, "comment", "payload");
 }
 
 static int plain_environment(void **state)
@@ -1132,6 +1421,21 @@ int main(void)
         cmocka_unit_test(a_file_that_was_named_and_is_missing_is_at_fault),
         cmocka_unit_test(strings_from_the_file_last_until_they_are_freed),
         cmocka_unit_test(an_error_in_the_file_never_goes_beyond_its_buffer),
+        cmocka_unit_test(a_coaps_server_brings_path_and_query),
+        cmocka_unit_test(a_long_server_leaves_room_for_what_is_wrong_with_it),
+        cmocka_unit_test(a_method_is_post_put_or_get),
+        cmocka_unit_test(a_get_is_the_only_payload_source),
+        cmocka_unit_test(a_content_format_is_a_name_or_a_number),
+        cmocka_unit_test(an_option_without_meaning_is_refused_and_both_named),
+        cmocka_unit_test(what_a_flag_needs_may_stand_in_the_file),
+        cmocka_unit_test(what_the_file_needs_may_be_a_flag),
+        cmocka_unit_test(what_has_no_meaning_in_file_and_flags_is_the_files_fault),
+        cmocka_unit_test(what_a_flag_makes_meaningless_in_the_file_is_passed_over),
+        cmocka_unit_test(days_to_renewal_in_the_file_are_for_its_checks),
+        cmocka_unit_test(a_check_may_use_the_file_of_any_run),
+        cmocka_unit_test(a_confirm_with_coaps_changes_nothing),
+        cmocka_unit_test(the_session_is_not_the_payload),
+        cmocka_unit_test(the_file_may_have_equals_signs),
     };
     return cmocka_run_group_tests_name("options", tests, plain_environment, clean_up);
 }
