@@ -77,10 +77,11 @@ static const char *dashes(const parse_t *parse, const option_t *row)
     return parse->in_file || row == &positional ? "" : "--";
 }
 
-/* The row whose group an option with this value belongs to. */
+/* The row whose group an option with this value belongs to; the value may be NULL. */
 static const option_t *claimant(const option_t *row, const char *value)
 {
-    return strcmp(row->name, "method") == 0 && strcmp(value, "get") == 0 ? &method_get : row;
+    bool is_get = strcmp(row->name, "method") == 0 && value != NULL && strcmp(value, "get") == 0;
+    return is_get ? &method_get : row;
 }
 
 /* Two options that exclude each other are a mistake where both stand in one place. */
@@ -288,8 +289,7 @@ static options_outcome_t check_flags(parse_t *parse)
     return OPTIONS_RUN;
 }
 
-/* So does what the file says, but where a flag took from it what gave it one. A check may use any run's file.
- */
+/* So does what the file says, but where a flag took it away. A check may use the file of any run. */
 static options_outcome_t check_file(parse_t *parse)
 {
     for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {

@@ -101,8 +101,7 @@ static payload_outcome_t open_source(payload_reader_t *reader)
     if (reader->source.kind == PAYLOAD_LINES || strcmp(reader->source.text, "-") == 0)
         reader->fd = STDIN_FILENO;
     else
-        /* Non-blocking, so that a FIFO without a writer is waited for under the deadline, as anything else.
-         */
+        /* Non-blocking, so that a FIFO without a writer is waited for under the deadline too. */
         reader->fd = open(reader->source.text, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (reader->fd >= 0)
         return PAYLOAD_OK;

@@ -8,6 +8,14 @@ _dtls_send() {
         mapfile -t COMPREPLY < <(compgen -W "text raw hex base64 json" -- "$word")
         return
         ;;
+    -m | --method)
+        mapfile -t COMPREPLY < <(compgen -W "post put get" -- "$word")
+        return
+        ;;
+    --content-format)
+        mapfile -t COMPREPLY < <(compgen -W "text json cbor octets" -- "$word")
+        return
+        ;;
     -c | --cert | -k | --key | --passphrase-file | -C | --ca | --psk | -f | --file | --session | --config)
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
@@ -28,8 +36,9 @@ _dtls_send() {
     esac
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "--server --server-name --ipv4 --ipv6 --cert --key --passphrase-file --ca
-            --psk --file --lines --flush --hex --confirm --session --lease --queue --queue-limit --wait --count
-            --output --timeout --splay --mtu --check --renew-days --config --verbose --quiet --help --version" \
+            --psk --file --lines --flush --hex --method --content-format --confirm --session --lease --queue
+            --queue-limit --wait --count --output --timeout --splay --mtu --check --renew-days --config --verbose
+            --quiet --help --version" \
             -- "$word")
     fi
 }

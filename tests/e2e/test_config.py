@@ -214,11 +214,14 @@ WRONG = {
     "upper case": ("Server localhost\n", 1, ["unknown"]),
     "with dashes": ("--server localhost\n", 1, ["unknown", "without its dashes"]),
     "a letter": ("s localhost\n", 1, ["unknown"]),
-    "equals sign": ("server=localhost\n", 1, ["unknown"]),
-    "missing value": ("# one\n\nconfirm\nserver\n", 4, ["server", "needs a value", "HOST"]),
+    "equals sign without value": ("server =\n", 1, ["server", "needs a value"]),
+    "equals sign without name": ("= localhost\n", 1, ["unknown"]),
+    "equals sign and a switch": ("confirm=yes\n", 1, ["confirm", "takes no value"]),
+    "missing value": ("# one\n\nconfirm\nserver\n", 4, ["server", "needs a value", "SERVER"]),
     "missing value before blanks": ("server \t \r\n", 1, ["server", "needs a value"]),
     "value where none belongs": ("confirm yes\n", 1, ["confirm", "takes no value"]),
-    "comment behind a line": ("confirm # always\n", 1, ["confirm", "takes no value"]),
+    "comment behind a switch": ("confirm # always\n", 1, ["comment", "a line of its own"]),
+    "comment behind a value": ("wait 1\nserver localhost # ours\n", 2, ["comment", "a line of its own"]),
     "bad value": ("wait 1\ncount none\n", 2, ["count"]),
     "bad format": ("output xml", 1, ["output"]),
     "doubled line": ("wait 1\n\nwait 1\n", 3, ["wait", "twice"]),
@@ -229,6 +232,10 @@ WRONG = {
     "check and a source": ("flush\ncheck\n", 2, ["flush", "check"]),
     "psk and cert": ("psk a\ncert b\n", 2, ["psk", "cert"]),
     "key and psk": ("key a\nca b\npsk c\n", 3, ["psk", "ca"]),
+    "get and a source": ("server coaps://h\nmethod get\nlines\n", 3, ["method get", "lines"]),
+    "lease and queue": ("lines\nsession s\nqueue q\nlease 9\n", 4, ["lease", "queue", "promise"]),
+    "limit of no queue": ("lines\nqueue-limit 9\n", 2, ["queue-limit", "queue"]),
+    "format of no coaps": ("lines\nserver h\ncontent-format json\n", 3, ["content-format", "coaps"]),
     "config": ("config other.conf\n", 1, ["config"]),
     "help": ("help\n", 1, ["help"]),
     "version": ("wait 1\nversion\n", 2, ["version"]),
@@ -250,7 +257,8 @@ def test_a_wrong_line_is_named_with_its_number(run_with, content, line, words):
     f"sensor:{SECRET}", SECRET, f"{SECRET} sensor", f"confirm {SECRET}", f"psk sensor:{SECRET}",
     f"--psk sensor:{SECRET}", f"psk=sensor:{SECRET}", f"psk a\npsk {SECRET}", f"psk a\ncert {SECRET}",
     f"wait sensor:{SECRET}", f"server sensor:{SECRET}", f"output {SECRET}", f"sensor:{SECRET}\0",
-    f"passphrase {SECRET}", f"{SECRET * 200}"])
+    f"passphrase {SECRET}", f"{SECRET * 200}", f"wait=sensor:{SECRET}", f"psk = sensor:{SECRET} # mine",
+    f"sensor:{SECRET} = 1"])
 def test_a_secret_in_the_wrong_place_is_never_quoted(run_with, content):
     result = run_with(content, "x")
     assert_fails(result, UNUSABLE)
@@ -280,8 +288,8 @@ def test_the_options_are_those_of_the_file(run_with, pki, inboxd):
     b"server\tSERVER\nfile\t \treading",
     b" \t server   SERVER \t\n\tfile reading\t\n",
     b"#\n# server nowhere\n  # file x\n\n \t\nserver SERVER\nfile reading",
-    b"\r\n\r\nfile reading\r\nserver SERVER\r\n\r\n"],
-    ids=["plain", "CRLF", "tabs", "indented", "comments and blanks", "blank lines"])
+    b"\r\n\r\nfile reading\r\nserver SERVER\r\n\r\n", b"server = SERVER\nfile=reading\n"],
+    ids=["plain", "CRLF", "tabs", "indented", "comments and blanks", "blank lines", "equals signs"])
 def test_blanks_comments_and_line_ends_say_nothing(run_with, write, credentials, inboxd, content):
     server = inboxd()
     write("21.5", "reading")
@@ -290,7 +298,7 @@ def test_blanks_comments_and_line_ends_say_nothing(run_with, write, credentials,
     server.wait_for_payloads(b"21.5")
 
 
-@pytest.mark.parametrize("name", ["my reading", "reading #1", "#1", "a  b\tc", "für heute", "x=y", '"q"'])
+@pytest.mark.parametrize("name", ["my reading", "reading#1", "a#", "a  b\tc", "für heute", "x=y", '"q"'])
 def test_a_value_may_hold_blanks_and_any_sign(run_with, write, inboxd, credentials, name):
     write("21.5", name)
     server = inboxd()
@@ -366,6 +374,19 @@ def test_a_certificate_on_the_command_line_leaves_the_files_key(run_with, pki):
 def test_a_mistake_is_one_though_a_flag_beats_the_line(run_with):
     """In how a line is written, that is: its value is not looked at."""
     assert_faults(run_with("server\n", "--server", "localhost", "x"), "the.conf", 1, "needs a value")
+
+
+@pytest.mark.parametrize("flag", [["--confirm"], ["--queue", "queue"], ["--server", "coaps://127.0.0.1:9"]])
+def test_a_flag_takes_the_meaning_of_what_the_file_says(run_with, flag):
+    """And does not make it a mistake: it is the certificate that is missing then."""
+    lines = "server 127.0.0.1:9\nsession session\nlease 600\n"
+    assert_fails(run_with(lines, *flag, "x"), UNUSABLE, "cert.crt")
+
+
+def test_the_file_of_a_payload_may_be_that_of_a_check(run_with, credentials):
+    lines = "server h\nfile reading\nhex\nsession s\nlease 600\nsplay 300\nrenew-days 9\n"
+    result = run_with(lines, "--check", *credentials)
+    assert b"days left" in result.stdout, result
 
 
 def test_the_session_does_not_replace_the_file(run, write, refused, credentials):

@@ -152,8 +152,10 @@ def forms(name):
 
 
 FILES = {"a file", "a directory", "dtls.conf"}
+WORDS = {"output": {"text", "raw", "hex", "base64", "json"}, "method": {"post", "put", "get"},
+         "content-format": {"text", "json", "cbor", "octets"}}
 KINDS = {"FILE": FILES, "FILE|DIR": FILES, "DIR": {"a directory"},
-         "FORMAT": {"text", "raw", "hex", "base64", "json"}, "SECONDS": set(), "N": set(), "BYTES": set()}
+         "SECONDS": set(), "N": set(), "BYTES": set()}
 VALUED = sorted(name for name, (_, argument) in options_of_help().items() if argument)
 
 
@@ -174,7 +176,7 @@ def test_a_value_is_completed_as_its_kind(complete, name):
         if name in ("server", "server-name"):
             assert set(complete(form, "al")) == {"alpha.test"}
         else:
-            assert set(complete(form, "")) == KINDS[argument], form
+            assert set(complete(form, "")) == (WORDS.get(name) or KINDS[argument]), form
             assert complete(form, "--") == [], form
 
 

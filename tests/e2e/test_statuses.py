@@ -129,6 +129,16 @@ def test_a_payload_file_that_cannot_be_read_is_named(send, black_hole, path):
     black_hole.assert_received_nothing()
 
 
+@pytest.mark.parametrize("arguments", [["--file", "empty"], ["--file", "-"], ["--lines"], ["--hex", "--file", "-"]])
+def test_an_empty_source_is_no_payload(send, black_hole, tmp_path, arguments):
+    """It is what a broken sensor writes."""
+    (tmp_path / "empty").touch()
+    result = send(black_hole, *arguments, stdin=b"\n" if "--hex" in arguments else b"")
+    assert result.status == 66, result
+    assert_one_line(result, "empty" if "empty" in arguments else "standard input", "is empty", "''")
+    black_hole.assert_received_nothing()
+
+
 def test_bad_hex_is_not_quoted(send, black_hole):
     result = send(black_hole, "--hex", "secret")
     assert result.status == 65

@@ -14,7 +14,14 @@ BAD_NUMBERS = ["", "abc", "1e9", "-1", "0x10", "999999999999", "9999999999999999
 BAD_VALUES = {
     "--server": ["", "host:", ":1234", "host:0", "host:65536", "host:99999999999", "host:1e3", "host:0x10",
                  "host:-1", "host: 1", "host:+1", "host:12a", "[::1", "[::1]x", "[::1]1234", "[::1]:",
-                 "[::1]:0", "[]:1", "[]", "x" * 300, "x" * 300 + ":1"],
+                 "[::1]:0", "[]:1", "[]", "x" * 300, "x" * 300 + ":1", "host/path", "host?query",
+                 "dtls://", "dtls://host/path", "dtls://host?query", "dtls://me@host", "coap://host",
+                 "http://host", "coaps://", "coaps:///path", "coaps://host#fragment", "coaps://me@host",
+                 "coaps://host:0", "coaps://::1", "coaps://host/%", "coaps://host/%4x", "coaps://host/%00",
+                 "coaps://host/a b", "coaps://host/" + "x" * 256, "coaps://host?" + "x" * 256,
+                 "coaps://host" + "/abcdef" * 129],
+    "--method": ["", "POST", "delete"],
+    "--content-format": ["", "xml", "65536", "-1", "1.5"],
     "--server-name": [""],
     "--cert": [""],
     "--key": [""],
@@ -51,6 +58,7 @@ def test_a_bad_value_is_refused(run, option):
 
 
 @pytest.mark.parametrize("option, value", [
+    ("--server", "dtls://host"), ("--server", "coaps://[::1]:1/a//b?c&d"), ("--server", "COAPS://host"),
     ("--server", "host"), ("--server", "host:1"), ("--server", "host:65535"), ("--server", "[::1]"),
     ("--server", "[::1]:1"), ("--server", "::1"), ("--wait", "0"), ("--wait", "0.25"), ("--wait", "3600"),
     ("--count", "1"), ("--count", "1000000"), ("--timeout", "0.1"), ("--timeout", "86400"), ("--mtu", "1232"),
@@ -90,6 +98,42 @@ def test_two_payload_sources_are_refused_and_both_are_named(run, tmp_path):
             (["", "--lines"], ["PAYLOAD", "--lines"]),
             (["one", "two"], ["PAYLOAD"])):
         assert_fails(run(*arguments, timeout=None), USAGE, *words)
+
+
+COAPS = ["--server", "coaps://localhost"]
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--lease", "9", "x"], ["--lease", "--session"]),
+    (["--session", "s", "--lease", "9", "--queue", "q", "x"], ["--lease", "--queue", "promise"]),
+    (["--session", "s", "--lease", "9", "--confirm", "x"], ["--lease", "--confirm"]),
+    (["--session", "s", "--lease", "9", *COAPS, "x"], ["--lease", "coaps"]),
+    (["--queue-limit", "9", "x"], ["--queue-limit", "--queue"]),
+    (["--flush"], ["--flush", "--queue"]),
+    (["--renew-days", "9", "x"], ["--renew-days", "--check"]),
+    (["--method", "put", "x"], ["--method", "coaps"]),
+    (["--content-format", "json", "x"], ["--content-format", "coaps"]),
+    ([*COAPS, "--method", "get", "--content-format", "json"], ["--content-format", "get"]),
+    ([*COAPS, "--method", "get", "--queue", "q"], ["--queue", "get"]),
+    ([*COAPS, "--method", "get", "--confirm"], ["--confirm", "get"]),
+    ([*COAPS, "--method", "get", "x"], ["--method get", "PAYLOAD"]),
+    ([*COAPS, "--method", "get", "--lines"], ["--method get", "--lines"]),
+    (["--hex", "--check"], ["--hex", "--check"])])
+def test_an_option_without_meaning_is_refused_and_both_are_named(run, arguments, words, tmp_path):
+    assert_fails(run(*arguments, timeout=None), USAGE, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_session_does_not_replace_the_payload(run, start, tmp_path):
+    (tmp_path / "reading").write_text("21.5", encoding="ascii")
+    (tmp_path / "link").symlink_to("reading")
+    for session, payload in (("reading", "reading"), ("./reading", "reading"), ("link", "reading"),
+                             ("missing", "missing")):
+        assert_fails(run("--session", session, "--file", payload, timeout=None), USAGE, "--session", "payload")
+    with open(tmp_path / "reading", "rb") as reading:
+        running = start("--session", "reading", "--lines", timeout=None, stdin=reading)
+        assert_fails(running.finish(), USAGE, "--session")
+    assert (tmp_path / "reading").read_text(encoding="ascii") == "21.5"
 
 
 @pytest.mark.smoke

@@ -47,7 +47,7 @@ static void require_sound(const options_t *options)
     REQUIRE(options->queue_limit >= 1 && options->queue_limit <= 1000000000);
     REQUIRE(options->splay_ms >= 0 && options->splay_ms <= WEEK_MS);
     REQUIRE(options->lease_ms >= 0 && options->lease_ms <= WEEK_MS);
-    REQUIRE(options->wait_ms >= 0 && options->wait_ms <= WEEK_MS);
+    REQUIRE(options->wait_ms >= -1 && options->wait_ms <= WEEK_MS);
     REQUIRE(options->timeout_ms >= 1 && options->timeout_ms <= WEEK_MS);
     REQUIRE(options->count <= 1000000000);
     REQUIRE(options->format >= OUTPUT_TEXT && options->format <= OUTPUT_JSON);
@@ -55,10 +55,48 @@ static void require_sound(const options_t *options)
     REQUIRE(options->verbosity >= LOG_QUIET && options->verbosity <= LOG_DEBUG);
 }
 
+/* Path and query: whole options, the path's first, no segment that a resolved path cannot have. */
+static void require_uri(const options_t *options)
+{
+    const unsigned char *bytes = options->uri_options;
+    unsigned before = 11;
+    size_t position = 0;
+    REQUIRE(options->uri_options_length <= sizeof options->uri_options);
+    REQUIRE(options->coaps || options->uri_options_length == 0);
+    while (position < options->uri_options_length) {
+        REQUIRE(options->uri_options_length - position >= 2);
+        unsigned number = bytes[position];
+        size_t length = bytes[position + 1];
+        const unsigned char *value = bytes + position + 2;
+        REQUIRE((number == 11 || number == 15) && number >= before);
+        REQUIRE(length <= options->uri_options_length - position - 2);
+        REQUIRE(memchr(value, '\0', length) == NULL);
+        REQUIRE(number != 11 || length == 0 || length > 2 || memcmp(value, "..", length) != 0);
+        before = number;
+        position += length + 2;
+    }
+}
+
+/* An option that has no meaning is no part of a run. */
+static void require_meaning(const options_t *options)
+{
+    bool get = options->method == METHOD_GET;
+    REQUIRE(options->content_format >= -1 && options->content_format <= 65535);
+    REQUIRE(!get || options->payload.kind == PAYLOAD_NONE);
+    if (options->check)
+        return; /* it may use any run's file */
+    REQUIRE(options->coaps || (options->method == METHOD_POST && options->content_format == -1));
+    REQUIRE(!get || (options->queue == NULL && !options->confirm && options->content_format == -1));
+    REQUIRE(options->lease_ms == 0 ||
+            (options->session != NULL && options->queue == NULL && !options->confirm && !options->coaps));
+    REQUIRE(!options->payload.hex || options->payload.kind != PAYLOAD_NONE);
+}
+
 static void require_source(const options_t *options)
 {
     bool has_text = options->payload.kind == PAYLOAD_ARGUMENT || options->payload.kind == PAYLOAD_FILE;
-    REQUIRE(options->payload.kind != PAYLOAD_NONE || options->queue != NULL || options->check);
+    REQUIRE(options->payload.kind != PAYLOAD_NONE || options->queue != NULL || options->check ||
+            options->method == METHOD_GET);
     REQUIRE(!has_text || options->payload.text != NULL);
     REQUIRE(options->payload.kind != PAYLOAD_FILE || *options->payload.text != '\0');
 }
@@ -72,6 +110,8 @@ static void require_outcome(options_outcome_t outcome, const options_t *options,
     if (outcome != OPTIONS_RUN)
         return;
     require_sound(options);
+    require_uri(options);
+    require_meaning(options);
     require_source(options);
 }
 

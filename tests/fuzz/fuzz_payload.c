@@ -59,9 +59,10 @@ static void require_next(payload_reader_t *reader, input_t text)
 {
     static expected_t expected;
     decode(text, reader->source.hex, &expected);
+    bool empty = reader->source.kind == PAYLOAD_FILE && expected.length == 0;
     payload_outcome_t outcome = payload_next(reader);
-    REQUIRE(outcome == (expected.refused ? PAYLOAD_REFUSED : PAYLOAD_OK));
-    if (outcome == PAYLOAD_REFUSED)
+    REQUIRE(outcome == (expected.refused ? PAYLOAD_REFUSED : empty ? PAYLOAD_UNREADABLE : PAYLOAD_OK));
+    if (outcome != PAYLOAD_OK)
         require_message(reader->error, sizeof reader->error);
     else
         REQUIRE(reader->length == expected.length &&
@@ -70,6 +71,8 @@ static void require_next(payload_reader_t *reader, input_t text)
 
 static void require_lines(payload_reader_t *reader, input_t text)
 {
+    if (text.length == 0)
+        REQUIRE(payload_next(reader) == PAYLOAD_UNREADABLE);
     while (text.length > 0) {
         const unsigned char *newline = memchr(text.bytes, '\n', text.length);
         require_next(reader,
