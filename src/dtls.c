@@ -446,8 +446,10 @@ dtls_outcome_t dtls_resume(dtls_state_t *state, const dtls_config_t *config, con
 
 void dtls_close(dtls_state_t *state)
 {
+    bool connected = state->connected;
     end_connection(state);
-    transport_log_traffic(&state->transport);
+    if (connected)
+        transport_log_traffic(&state->transport);
     callbacks_free(&state->callbacks);
     credentials_free(&state->credentials);
     dtls_init(state);

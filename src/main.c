@@ -64,7 +64,7 @@ static void watch(const run_t *run, int status)
 }
 
 /* What is given is put into the queue, if there is one, where it is safe whatever fails later. */
-static void accept_payloads(run_t *run)
+static bool accept_payloads(run_t *run)
 {
     const options_t *options = &run->options;
     supply_config_t config = {.source = options->payload,
@@ -73,8 +73,9 @@ static void accept_payloads(run_t *run)
                               .confirm = options->confirm || options->coaps,
                               .limit = run->limit};
     watch(run, options->queue != NULL ? EX_CANTCREAT : EX_TEMPFAIL);
-    dispatch_accept(&run->dispatch, &config);
+    bool goes_on = dispatch_accept(&run->dispatch, &config);
     watch(run, EX_TEMPFAIL);
+    return goes_on;
 }
 
 /* The cron jobs of a fleet all fire at :00. This is not part of --timeout. False: a signal came. */
@@ -140,7 +141,7 @@ static bool connect_to_server(run_t *run, const connection_config_t *config)
 static void leave_session(run_t *run, bool complete)
 {
     const char *reason = NULL;
-    if (complete || run->delivery.measured)
+    if (complete || delivery_was_answered(&run->delivery))
         reason = connection_keep(&run->connection, !delivery_is_ambiguous(&run->delivery));
     else if (report_may_pass(&run->report))
         connection_put_back(&run->connection);
@@ -181,11 +182,8 @@ static void run_once(run_t *run)
     supply_init(&run->supply);
     run->report.supply = &run->supply;
     run->dispatch = (dispatch_t){.supply = &run->supply, .delivery = &run->delivery, .report = &run->report};
-    if (spares_files(run)) {
-        accept_payloads(run);
-        if (splay(run) && open_output(run))
-            send_and_print(run);
-    }
+    if (spares_files(run) && accept_payloads(run) && splay(run) && open_output(run))
+        send_and_print(run);
     log_clear_progress();
     connection_close(&run->connection);
     supply_close(&run->supply);

@@ -59,9 +59,9 @@ typedef struct {
     exchange_t exchange;
     unsigned char record[DTLS_PAYLOAD_MAX]; /* that came last */
     size_t record_length;
-    uint64_t downlinks;                   /* printed so far */
-    dtls_outcome_t broken;                /* for DELIVERY_BROKEN */
-    char error[ATTEMPTS_TEXT_SIZE + 128]; /* one line on why the last call did not succeed */
+    uint64_t downlinks;                 /* printed so far */
+    dtls_outcome_t broken;              /* for DELIVERY_BROKEN */
+    char error[2 * ATTEMPTS_TEXT_SIZE]; /* one line on why the last call did not succeed */
 } delivery_t;
 
 void delivery_init(delivery_t *delivery, const delivery_config_t *config);
@@ -89,6 +89,10 @@ delivery_outcome_t delivery_await_input(delivery_t *delivery, int fd);
 /* Prints downlinks until `wait_ms` pass in silence (negative: the form's own wait), `enough` were printed in
  * the whole run (0: no limit), or the server closes; and until everything is settled. As above. */
 delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64_t enough);
+
+/* Whether the server answered the last payload, though not with success: the connection is as good as ever.
+ */
+bool delivery_was_answered(const delivery_t *delivery);
 
 /* Whether a late answer may still come, that would pass for the answer to another payload: the association
  * must not be used again. */

@@ -17,8 +17,9 @@ typedef struct {
     supply_payload_t payload; /* in hand */
 } dispatch_t;
 
-/* Opens the supply, and lets it accept what is given; reports what it does not accept. */
-void dispatch_accept(dispatch_t *dispatch, const supply_config_t *config);
+/* Opens the supply, and lets it accept what is given; reports what it does not accept. False: the run cannot
+ * go on; true: there may be something to send, if only what waits in the queue. */
+bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config);
 
 /* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
 bool dispatch_next(dispatch_t *dispatch);

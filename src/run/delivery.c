@@ -270,10 +270,30 @@ static bool is_over(const delivery_t *delivery, dtls_outcome_t outcome)
     return delivery->transmissions >= HEARD_TRANSMISSIONS && silent_ms >= HEARD_SILENCE_MS;
 }
 
+/* The server may receive the payload twice then, and nobody can tell. Where there is no new association, what
+ * became of the old one is told too. */
+static dtls_outcome_t renew_for_payload(delivery_t *delivery, dtls_outcome_t trouble)
+{
+    char before[ATTEMPTS_TEXT_SIZE];
+    const char *text = connection_error_text(delivery->config.connection);
+    snprintf(before, sizeof before, "%s", trouble == DTLS_TIMEOUT ? "not confirmed" : text);
+    log_step("%s; the payload is sent again over a new connection, and may arrive twice", before);
+    dtls_outcome_t outcome = renew(delivery);
+    if (outcome == DTLS_OK)
+        return DTLS_OK;
+    explain(delivery, outcome);
+    fail(delivery, DELIVERY_BROKEN, "%s; then %s", before,
+         connection_error_text(delivery->config.connection));
+    return outcome;
+}
+
 static delivery_outcome_t give_up(delivery_t *delivery)
 {
     const exchange_t *exchange = &delivery->exchange;
     bool coaps = delivery->config.coaps;
+    bool over = wait_now_ms() >= delivery->config.limit.deadline_ms;
+    const char *when =
+        over ? "before --timeout" : "in the part of --timeout that it has, after earlier failures";
     const char *large = delivery->length > LARGE_PAYLOAD
                             ? "; perhaps it is too large: some servers take no more than 8155 bytes at once"
                             : "";
@@ -284,10 +304,10 @@ static delivery_outcome_t give_up(delivery_t *delivery)
         exchange_abandon(&delivery->exchange);
         if (exchange->confirmed && exchange->config.method != COAP_GET)
             return fail(delivery, DELIVERY_BODY_LOST, "%s", exchange->text);
-        return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no response came in time");
+        return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no response came %s", when);
     }
-    return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no downlink answered the payload in time%s%s",
-                hint, large);
+    return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no downlink answered the payload %s%s%s",
+                when, hint, large);
 }
 
 static delivery_outcome_t finish_exchange(delivery_t *delivery)
@@ -343,11 +363,9 @@ static delivery_outcome_t send_until_confirmed(delivery_t *delivery, int64_t dea
             delivery->transmissions = delivery->answers = 0;
             wait_ms = first_wait_ms(delivery);
         } else if (is_over(delivery, outcome)) {
-            log_step("%s", dtls_error_text(&delivery->config.connection->dtls));
-            log_step("the server may receive the payload twice: it is sent over a new connection too");
-            outcome = renew(delivery);
+            outcome = renew_for_payload(delivery, outcome);
             if (outcome != DTLS_OK)
-                return explain(delivery, outcome);
+                return DELIVERY_BROKEN;
             if (delivery->config.coaps && !exchange_restart(&delivery->exchange))
                 return finish_exchange(delivery);
             wait_ms = first_wait_ms(delivery);
@@ -408,6 +426,11 @@ delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payl
         return fail(delivery, DELIVERY_REFUSED, "path, query and payload do not fit one message");
     int64_t deadline_ms = delivery->config.limit.deadline_ms, now_ms = wait_now_ms();
     return send_until_confirmed(delivery, doubted ? now_ms + (deadline_ms - now_ms) / 4 : deadline_ms);
+}
+
+bool delivery_was_answered(const delivery_t *delivery)
+{
+    return delivery->config.coaps && delivery->measured && !delivery->exchange.waiting;
 }
 
 size_t delivery_settled(delivery_t *delivery)

@@ -4,13 +4,16 @@
 
 #include "system/log.h"
 
-void dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
+bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
 {
     supply_outcome_t outcome = supply_open(dispatch->supply, config);
+    bool goes_on = outcome == SUPPLY_OK;
     for (; outcome != SUPPLY_END; outcome = supply_accept(dispatch->supply)) {
         if (outcome != SUPPLY_OK)
             report_supply(dispatch->report, outcome);
+        goes_on = goes_on && outcome != SUPPLY_TIMEOUT && outcome != SUPPLY_INTERRUPTED;
     }
+    return goes_on;
 }
 
 bool dispatch_next(dispatch_t *dispatch)

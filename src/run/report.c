@@ -42,11 +42,20 @@ static const int supply_statuses[] = {[SUPPLY_OK] = EX_OK,
                                       [SUPPLY_INTERRUPTED] = EX_TEMPFAIL,
                                       [SUPPLY_FAILED] = EX_OSERR};
 
+/* Where the payload that was given is lost to the caller, it is no news that what waits cannot be sent
+ * either. */
+static log_level_t level_of(const report_t *report)
+{
+    const supply_t *supply = report->supply;
+    bool lost = supply->config.queue != NULL && supply->given > 0 && supply->accepted == 0;
+    return lost && report->status != EX_OK ? LOG_STEPS : LOG_ERROR;
+}
+
 void report_failure(report_t *report, int status, const char *message)
 {
     const char *fate = supply_fate(report->supply);
     if (process_signal() == 0) {
-        log_error("%s%s", message, fate);
+        log_print(level_of(report), "%s%s", message, fate);
         report->status = report->status == EX_OK ? status : report->status;
     } else if (report->status != 128 + process_signal()) {
         log_error("ended by a signal: %s%s", strsignal(process_signal()), fate);
