@@ -104,17 +104,6 @@ static bool open_output(run_t *run)
     return opened;
 }
 
-/* Waits for the turn to send, and takes the first payload in hand. False: there is nothing to send. */
-static bool take_first(run_t *run)
-{
-    if (run->options.method == METHOD_GET)
-        return true;
-    supply_outcome_t outcome = supply_begin(&run->supply);
-    if (outcome != SUPPLY_OK)
-        report_supply(&run->report, outcome);
-    return outcome == SUPPLY_OK && dispatch_next(&run->dispatch);
-}
-
 static bool connect_to_server(run_t *run, const connection_config_t *config)
 {
     static const uint8_t methods[] = {
@@ -165,13 +154,13 @@ static void send_and_print(run_t *run)
                                   .answered = coaps_or_confirm,
                                   .lease_ms = options->lease_ms};
     bool complete = false;
-    if (!take_first(run))
+    bool asks = options->method == METHOD_GET;
+    if (!asks && !dispatch_begin(&run->dispatch))
         return;
     bool connected = connect_to_server(run, &config);
     if (connected)
-        complete = options->method == METHOD_GET
-                       ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
-                       : dispatch_all(&run->dispatch, options->wait_ms, options->count);
+        complete = asks ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
+                        : dispatch_all(&run->dispatch, options->wait_ms, options->count);
     leave_session(run, complete);
     dispatch_finish(&run->dispatch);
 }

@@ -14,15 +14,16 @@ typedef struct {
     supply_t *supply; /* not owned, nor are the others */
     delivery_t *delivery;
     report_t *report;
-    supply_payload_t payload; /* in hand */
+    supply_payload_t payload;
+    bool in_hand; /* the first payload is */
 } dispatch_t;
 
-/* Opens the supply, and lets it accept what is given; reports what it does not accept. False: the run cannot
- * go on; true: there may be something to send, if only what waits in the queue. */
+/* Opens the supply, and lets it accept what is given; without a queue takes the first payload in hand.
+ * Reports what is not accepted. False: there is nothing to send, or the run cannot go on. */
 bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config);
 
-/* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
-bool dispatch_next(dispatch_t *dispatch);
+/* Waits for the turn to send, and takes the first payload in hand. False as above. */
+bool dispatch_begin(dispatch_t *dispatch);
 
 /* Sends every payload, the first of which is in hand, and prints every downlink; at the end it waits for more
  * of them as delivery_finish() does. False: the run could not go on. */

@@ -158,7 +158,7 @@ static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome
 
 /* --- Between payloads --- */
 
-/* Prints what comes until `until_ms`, or what has arrived if that is past. `*end`: DTLS_TIMEOUT, or what
+/* Prints what comes until `until_ms`, or what has arrived where that is now. `*end`: DTLS_TIMEOUT, or what
  * trouble came. */
 static delivery_outcome_t listen_until(delivery_t *delivery, int64_t until_ms, dtls_outcome_t *end)
 {
@@ -462,7 +462,7 @@ delivery_outcome_t delivery_await_input(delivery_t *delivery, int fd)
         /* supply_next() finds the same deadline or signal, and tells of it. */
         if (wait_for_input(fd, other_fd, delivery->config.limit, &readable) != WAIT_READY)
             return DELIVERY_OK;
-        delivery_outcome_t outcome = readable ? DELIVERY_OK : listen_until(delivery, 0, &end);
+        delivery_outcome_t outcome = readable ? DELIVERY_OK : listen_until(delivery, wait_now_ms(), &end);
         if (outcome == DELIVERY_OK)
             outcome = judge(delivery, end);
         if (outcome != DELIVERY_OK)
@@ -483,26 +483,33 @@ static int64_t default_wait_ms(const delivery_t *delivery)
  * must know. And what is unsettled is waited for. */
 static int64_t last_moment_ms(const delivery_t *delivery)
 {
-    int64_t until_ms = 0;
+    int64_t until_ms = wait_now_ms();
     int64_t linger_ms = connection_latency_us(delivery->config.connection) / 1000 + PACE_MS;
     if (delivery->config.connection->config.lease_ms > 0)
-        until_ms = wait_now_ms() + (linger_ms < LINGER_MOST_MS ? linger_ms : LINGER_MOST_MS);
+        until_ms += (linger_ms < LINGER_MOST_MS ? linger_ms : LINGER_MOST_MS);
     int64_t end_ms = window_end_ms(&delivery->unsettled);
     return end_ms > until_ms ? end_ms : until_ms;
+}
+
+static bool is_enough(const delivery_t *delivery, uint64_t enough)
+{
+    return enough != 0 && delivery->downlinks >= enough;
 }
 
 delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64_t enough)
 {
     dtls_outcome_t end = DTLS_OK;
     int64_t silence_ms = wait_ms >= 0 ? wait_ms : default_wait_ms(delivery);
-    while (end == DTLS_OK && (enough == 0 || delivery->downlinks < enough)) {
+    while (end == DTLS_OK && !is_enough(delivery, enough)) {
         end = receive(delivery, wait_now_ms() + silence_ms);
         delivery_outcome_t outcome = end == DTLS_OK ? take_stray(delivery) : DELIVERY_OK;
         if (outcome != DELIVERY_OK)
             return outcome;
     }
-    if (end == DTLS_OK || end == DTLS_TIMEOUT) {
-        delivery_outcome_t outcome = listen_until(delivery, last_moment_ms(delivery), &end);
+    /* More than enough is not printed. */
+    int64_t until_ms = last_moment_ms(delivery);
+    while ((end == DTLS_OK || end == DTLS_TIMEOUT) && (end = receive(delivery, until_ms)) == DTLS_OK) {
+        delivery_outcome_t outcome = is_enough(delivery, enough) ? DELIVERY_OK : take_stray(delivery);
         if (outcome != DELIVERY_OK)
             return outcome;
     }

@@ -4,6 +4,16 @@
 
 #include "system/log.h"
 
+/* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
+static bool next(dispatch_t *dispatch)
+{
+    supply_outcome_t outcome;
+    while ((outcome = supply_next(dispatch->supply, &dispatch->payload)) != SUPPLY_OK &&
+           outcome != SUPPLY_END)
+        report_supply(dispatch->report, outcome);
+    return outcome == SUPPLY_OK;
+}
+
 bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
 {
     supply_outcome_t outcome = supply_open(dispatch->supply, config);
@@ -13,16 +23,17 @@ bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
             report_supply(dispatch->report, outcome);
         goes_on = goes_on && outcome != SUPPLY_TIMEOUT && outcome != SUPPLY_INTERRUPTED;
     }
+    if (goes_on && config->queue == NULL && config->source.kind != PAYLOAD_NONE)
+        goes_on = dispatch->in_hand = next(dispatch);
     return goes_on;
 }
 
-bool dispatch_next(dispatch_t *dispatch)
+bool dispatch_begin(dispatch_t *dispatch)
 {
-    supply_outcome_t outcome;
-    while ((outcome = supply_next(dispatch->supply, &dispatch->payload)) != SUPPLY_OK &&
-           outcome != SUPPLY_END)
+    supply_outcome_t outcome = supply_begin(dispatch->supply);
+    if (outcome != SUPPLY_OK)
         report_supply(dispatch->report, outcome);
-    return outcome == SUPPLY_OK;
+    return outcome == SUPPLY_OK && (dispatch->in_hand || next(dispatch));
 }
 
 /* How the supply took a verdict. False: the run cannot go on. */
@@ -104,11 +115,11 @@ bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count)
         int input = supply_fd(dispatch->supply);
         if (input >= 0 && !goes_on(dispatch, delivery_await_input(dispatch->delivery, input)))
             return false;
-        if (dispatch_next(dispatch))
+        if (next(dispatch))
             continue;
         if (!goes_on(dispatch, delivery_finish(dispatch->delivery, wait_ms, count)))
             return false;
-        if (!dispatch_next(dispatch)) /* else what was refused comes again */
+        if (!next(dispatch)) /* else what was refused comes again */
             return is_settled(dispatch, supply_settle(dispatch->supply, supply_unsettled(dispatch->supply)));
     }
 }

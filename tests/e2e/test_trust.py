@@ -425,10 +425,10 @@ def test_under_a_short_tag_the_hundredth_forgery_ends_the_connection(forged):
     assert_fails(client.finish(), PROTOCOL, relay.address)
 
 
-def test_forgeries_count_in_an_association_that_was_kept_too(begin, send, openssl, peers):
+def test_forgeries_count_in_an_association_that_was_kept_too(begin, send, openssl, peers, run_dir):
     server = openssl("-cipher", "ECDHE-ECDSA-AES128-CCM8:@SECLEVEL=0")
     relay = peers.enter_context(Forger(server))
-    kept = ["--session", "session", "--lease", "60"]
+    kept = ["--session", run_dir / "session", "--lease", "60"]
     client = begin(relay, *kept, "--wait", "2", "x")
     server.wait_for_payloads(b"x")
     relay.forge(60)
