@@ -276,7 +276,7 @@ static dtls_outcome_t renew_for_payload(delivery_t *delivery, dtls_outcome_t tro
 {
     char before[ATTEMPTS_TEXT_SIZE];
     const char *text = connection_error_text(delivery->config.connection);
-    snprintf(before, sizeof before, "%s", trouble == DTLS_TIMEOUT ? "not confirmed" : text);
+    snprintf(before, sizeof before, "%s", trouble == DTLS_TIMEOUT ? "no answer" : text);
     log_step("%s; the payload is sent again over a new connection, and may arrive twice", before);
     dtls_outcome_t outcome = renew(delivery);
     if (outcome == DTLS_OK)
@@ -291,6 +291,7 @@ static delivery_outcome_t give_up(delivery_t *delivery)
 {
     const exchange_t *exchange = &delivery->exchange;
     bool coaps = delivery->config.coaps;
+    const char *server = delivery->config.output->server;
     bool over = wait_now_ms() >= delivery->config.limit.deadline_ms;
     const char *when =
         over ? "before --timeout" : "in the part of --timeout that it has, after earlier failures";
@@ -303,11 +304,11 @@ static delivery_outcome_t give_up(delivery_t *delivery)
     if (coaps) {
         exchange_abandon(&delivery->exchange);
         if (exchange->confirmed && exchange->config.method != COAP_GET)
-            return fail(delivery, DELIVERY_BODY_LOST, "%s", exchange->text);
-        return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no response came %s", when);
+            return fail(delivery, DELIVERY_BODY_LOST, "%s: %s", server, exchange->text);
+        return fail(delivery, DELIVERY_UNCONFIRMED, "%s: not confirmed: no response came %s", server, when);
     }
-    return fail(delivery, DELIVERY_UNCONFIRMED, "not confirmed: no downlink answered the payload %s%s%s",
-                when, hint, large);
+    return fail(delivery, DELIVERY_UNCONFIRMED, "%s: not confirmed: no downlink answered the payload %s%s%s",
+                server, when, hint, large);
 }
 
 static delivery_outcome_t finish_exchange(delivery_t *delivery)
@@ -321,9 +322,9 @@ static delivery_outcome_t finish_exchange(delivery_t *delivery)
     output_t *output = delivery->config.output;
     char code[COAP_CODE_TEXT];
     if (exchange->verdict != EXCHANGE_CONFIRMED)
-        return fail(delivery, outcomes[exchange->verdict], "%s", exchange->text);
+        return fail(delivery, outcomes[exchange->verdict], "%s: %s", output->server, exchange->text);
     if (exchange->body_lost)
-        return fail(delivery, DELIVERY_BODY_LOST, "%s", exchange->text);
+        return fail(delivery, DELIVERY_BODY_LOST, "%s: %s", output->server, exchange->text);
     coap_format_code(exchange->code, code);
     log_step("answered: %s", code);
     if (exchange->body_length == 0)

@@ -271,9 +271,11 @@ static bool is_curable(exchange_t *exchange, const coap_message_t *response)
 /* Whether this part belongs to the parts before. */
 static bool has_same_tag(exchange_t *exchange, const coap_message_t *response)
 {
-    coap_option_t tag = {0};
+    coap_option_t tag;
     bool first = exchange->body_length == 0;
-    if (coap_find_option(response, ETAG, &tag) && tag.length > sizeof exchange->tag)
+    if (!coap_find_option(response, ETAG, &tag))
+        tag.length = 0;
+    if (tag.length > sizeof exchange->tag)
         tag.length = sizeof exchange->tag;
     if (first) {
         exchange->tag_length = tag.length;
