@@ -33,8 +33,6 @@ typedef struct {
     report_t report;
 } run_t;
 
-/* --- The run --- */
-
 static credentials_source_t credentials_of(const options_t *options)
 {
     return (credentials_source_t){.cert_file = options->cert_file,
@@ -44,6 +42,13 @@ static credentials_source_t credentials_of(const options_t *options)
                                   .psk_file = options->psk_file};
 }
 
+/* Reports why the run ends here. */
+static bool stop(run_t *run, int status, const char *message)
+{
+    report_failure(&run->report, status, message);
+    return false;
+}
+
 /* The session's file is taken away and written anew: it must be none of the others. */
 static bool spares_files(run_t *run)
 {
@@ -51,10 +56,8 @@ static bool spares_files(run_t *run)
     credentials_source_t source = credentials_of(&run->options);
     bool spares = session == NULL || !(file_is_same(session, run->options.config.path) ||
                                        connection_would_replace(session, &source));
-    if (!spares)
-        report_failure(&run->report, EX_USAGE,
-                       "--session: names a file of credentials or options, which it would replace");
-    return spares;
+    return spares ||
+           stop(run, EX_USAGE, "--session: names a file of credentials or options, which it would replace");
 }
 
 /* A run that hangs elsewhere than in a wait, as on a disk, is ended too, with this status. */
@@ -90,18 +93,14 @@ static bool splay(run_t *run)
     run->limit.deadline_ms += delay_ms;
     supply_set_limit(&run->supply, run->limit);
     watch(run, EX_TEMPFAIL);
-    if (wait_for(-1, 0, wait_at_most(run->limit, delay_ms)) != WAIT_INTERRUPTED)
-        return true;
-    report_failure(&run->report, EX_TEMPFAIL, "interrupted");
-    return false;
+    bool interrupted = wait_for(-1, 0, wait_at_most(run->limit, delay_ms)) == WAIT_INTERRUPTED;
+    return !interrupted || stop(run, EX_TEMPFAIL, "interrupted");
 }
 
 static bool open_output(run_t *run)
 {
-    bool opened = output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit);
-    if (!opened)
-        report_failure(&run->report, EX_IOERR, run->output.error);
-    return opened;
+    return output_open(&run->output, STDOUT_FILENO, run->options.format, run->server, run->limit) ||
+           stop(run, EX_IOERR, run->output.error);
 }
 
 static bool connect_to_server(run_t *run, const connection_config_t *config)
@@ -153,14 +152,12 @@ static void send_and_print(run_t *run)
                                   .session_file = options->session,
                                   .answered = coaps_or_confirm,
                                   .lease_ms = options->lease_ms};
-    bool complete = false;
     bool asks = options->method == METHOD_GET;
     if (!asks && !dispatch_begin(&run->dispatch))
         return;
-    bool connected = connect_to_server(run, &config);
-    if (connected)
-        complete = asks ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
-                        : dispatch_all(&run->dispatch, options->wait_ms, options->count);
+    bool complete = connect_to_server(run, &config) &&
+                    (asks ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
+                          : dispatch_all(&run->dispatch, options->wait_ms, options->count));
     leave_session(run, complete);
     dispatch_finish(&run->dispatch);
 }
@@ -203,9 +200,8 @@ int main(int argc, char **argv)
     credentials_source_t credentials = credentials_of(&run.options);
     if (run.options.check)
         return inspect_credentials(&run.options, &credentials);
-    bool bracketed = strchr(run.options.host, ':') != NULL;
-    snprintf(run.server, sizeof run.server, bracketed ? "[%s]:%s" : "%s:%s", run.options.host,
-             run.options.port);
+    snprintf(run.server, sizeof run.server, strchr(run.options.host, ':') != NULL ? "[%s]:%s" : "%s:%s",
+             run.options.host, run.options.port);
     run_once(&run);
     return report_status(&run.report);
 }
