@@ -11,7 +11,6 @@
 #include "run/delivery.h"
 #include "run/dispatch.h"
 #include "run/inspect.h"
-#include "run/report.h"
 #include "run/supply.h"
 #include "store/file.h"
 #include "system/log.h"
@@ -23,6 +22,7 @@ enum { READING_MS = 60000 };
 
 typedef struct {
     options_t options;
+    credentials_source_t credentials;
     wait_limit_t limit;
     char server[OPTIONS_HOST_SIZE + 9]; /* "host:port", for people */
     supply_t supply;
@@ -53,9 +53,8 @@ static bool stop(run_t *run, int status, const char *message)
 static bool spares_files(run_t *run)
 {
     const char *session = run->options.session;
-    credentials_source_t source = credentials_of(&run->options);
     bool spares = session == NULL || !(file_is_same(session, run->options.config.path) ||
-                                       connection_would_replace(session, &source));
+                                       connection_would_replace(session, &run->credentials));
     return spares ||
            stop(run, EX_USAGE, "--session: names a file of credentials or options, which it would replace");
 }
@@ -148,7 +147,7 @@ static void send_and_print(run_t *run)
                                            .mtu = options->mtu,
                                            .persist = coaps_or_confirm,
                                            .limit = run->limit},
-                                  .credentials = credentials_of(options),
+                                  .credentials = run->credentials,
                                   .session_file = options->session,
                                   .answered = coaps_or_confirm,
                                   .lease_ms = options->lease_ms};
@@ -156,7 +155,7 @@ static void send_and_print(run_t *run)
     if (!asks && !dispatch_begin(&run->dispatch))
         return;
     bool complete = connect_to_server(run, &config) &&
-                    (asks ? dispatch_ask(&run->dispatch, options->count != 0 ? options->count : 1)
+                    (asks ? dispatch_ask(&run->dispatch, options->count)
                           : dispatch_all(&run->dispatch, options->wait_ms, options->count));
     leave_session(run, complete);
     dispatch_finish(&run->dispatch);
@@ -192,14 +191,14 @@ int main(int argc, char **argv)
         return wish == OPTIONS_HELP ? inspect_help() : inspect_version();
 
     log_set_level((log_level_t)run.options.verbosity);
+    run.credentials = credentials_of(&run.options);
     run.limit = wait_limit_in(run.options.timeout_ms);
     run.limit.cancel_fd = process_signal_fd();
     watch(&run, EX_TEMPFAIL); /* before the first line, which nobody may read */
     if (run.options.config.path[0] != '\0')
         log_step("options from %s", run.options.config.path);
-    credentials_source_t credentials = credentials_of(&run.options);
     if (run.options.check)
-        return inspect_credentials(&run.options, &credentials);
+        return inspect_credentials(&run.options, &run.credentials);
     snprintf(run.server, sizeof run.server, strchr(run.options.host, ':') != NULL ? "[%s]:%s" : "%s:%s",
              run.options.host, run.options.port);
     run_once(&run);

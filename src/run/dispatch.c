@@ -124,8 +124,9 @@ bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count)
     }
 }
 
-bool dispatch_ask(dispatch_t *dispatch, uint64_t most)
+bool dispatch_ask(dispatch_t *dispatch, uint64_t count)
 {
+    uint64_t most = count != 0 ? count : 1;
     delivery_outcome_t outcome = DELIVERY_CONFIRMED;
     for (uint64_t asked = 0; asked < most && outcome == DELIVERY_CONFIRMED; asked++) {
         outcome = delivery_send(dispatch->delivery, NULL, 0, true, false);
