@@ -17,8 +17,7 @@
 #include "system/process.h"
 #include "system/random.h"
 
-/* The time to read the configuration file, which may set another for the run. */
-enum { READING_MS = 60000 };
+enum { READING_MS = 60000 }; /* for the configuration file, which may set another time for the run */
 
 typedef struct {
     options_t options;
@@ -75,19 +74,15 @@ static bool accept_payloads(run_t *run)
                               .confirm = options->confirm || options->coaps,
                               .limit = run->limit};
     watch(run, options->queue != NULL ? EX_CANTCREAT : EX_TEMPFAIL);
-    bool goes_on = dispatch_accept(&run->dispatch, &config);
-    watch(run, EX_TEMPFAIL);
-    return goes_on;
+    return dispatch_accept(&run->dispatch, &config);
 }
 
 /* The cron jobs of a fleet all fire at :00. This is not part of --timeout. False: a signal came. */
 static bool splay(run_t *run)
 {
-    uint64_t random = 0;
+    int64_t delay_ms = (int64_t)random_up_to((uint64_t)run->options.splay_ms);
     if (run->options.splay_ms == 0)
         return true;
-    random_bytes(NULL, (unsigned char *)&random, sizeof random);
-    int64_t delay_ms = (int64_t)(random % ((uint64_t)run->options.splay_ms + 1));
     log_step("waiting %.3f s before connecting", (double)delay_ms / 1000);
     run->limit.deadline_ms += delay_ms;
     supply_set_limit(&run->supply, run->limit);
@@ -152,6 +147,7 @@ static void send_and_print(run_t *run)
                                   .answered = coaps_or_confirm,
                                   .lease_ms = options->lease_ms};
     bool asks = options->method == METHOD_GET;
+    watch(run, EX_TEMPFAIL);
     if (!asks && !dispatch_begin(&run->dispatch))
         return;
     bool complete = connect_to_server(run, &config) &&
@@ -178,7 +174,6 @@ int main(int argc, char **argv)
 {
     static run_t run; /* large: not for the stack */
     char error[512];
-
     process_prepare();
     process_catch_signals();
     process_watch(READING_MS, EX_TEMPFAIL);

@@ -140,7 +140,9 @@ bool dispatch_ask(dispatch_t *dispatch, uint64_t count)
 
 void dispatch_finish(dispatch_t *dispatch)
 {
-    supply_outcome_t outcome;
+    supply_outcome_t outcome = supply_settle(dispatch->supply, delivery_settled(dispatch->delivery));
+    if (outcome != SUPPLY_OK)
+        report_supply(dispatch->report, outcome);
     while ((outcome = supply_finish(dispatch->supply)) != SUPPLY_END)
         report_supply(dispatch->report, outcome);
 }

@@ -19,3 +19,11 @@ int random_bytes(void *context, unsigned char *output, size_t length)
     }
     return 0;
 }
+
+uint64_t random_up_to(uint64_t most)
+{
+    uint64_t random = 0;
+    if (random_bytes(NULL, (unsigned char *)&random, sizeof random) != 0)
+        return 0;
+    return most < UINT64_MAX ? random % (most + 1) : random;
+}
