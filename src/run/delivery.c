@@ -147,12 +147,13 @@ static dtls_outcome_t renew(delivery_t *delivery)
 /* The server refused: whatever it was sent within the last two round trips may not have arrived. */
 static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome)
 {
+    delivery->unsettled =
+        (window_t){0}; /* a new connection takes time, in which none of them becomes settled */
     if (outcome != DTLS_REFUSED || ++delivery->losses > LOSSES_MAX)
         return explain(delivery, outcome);
     outcome = renew(delivery);
     if (outcome != DTLS_OK)
         return explain(delivery, outcome);
-    delivery->unsettled = (window_t){0};
     return DELIVERY_LOST;
 }
 
