@@ -68,7 +68,7 @@ static const char *open_directory(queue_t *queue)
 {
     struct stat status;
     if (mkdir(queue->path, S_IRWXU) != 0 && errno != EEXIST)
-        return strerror(errno);
+        return errno == ENOENT ? "its parent directory is missing; make that first" : strerror(errno);
     queue->directory = open(queue->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (queue->directory < 0 || fstat(queue->directory, &status) != 0)
         return strerror(errno);

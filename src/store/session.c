@@ -29,7 +29,7 @@ typedef struct {
 } header_t;
 _Static_assert(sizeof(header_t) == 336, "no padding: all of it is written");
 
-static const char magic[16] = "dtls-send sess 3";
+static const char magic[] = "dtls-send sess 3";
 
 int64_t session_clock_ms(void)
 {
@@ -91,7 +91,7 @@ static const char *why_unusable(const file_content_t *content, const header_t *h
     uint64_t sum;
     size_t body = content->length - sizeof *header - sizeof sum;
     int64_t now = time(NULL);
-    if (memcmp(header->magic, magic, sizeof magic) != 0)
+    if (memcmp(header->magic, magic, sizeof header->magic) != 0)
         return "is not a saved session of this version";
     if (header->association_length > body || header->session_length != body - header->association_length)
         return "is damaged";
@@ -214,7 +214,7 @@ static bool keeps_association(header_t *header, const session_t *session, const 
 static void pack(header_t *header, const session_t *session,
                  const unsigned char binding[static SESSION_BINDING_SIZE])
 {
-    memcpy(header->magic, magic, sizeof magic);
+    memcpy(header->magic, magic, sizeof header->magic);
     memcpy(header->binding, binding, SESSION_BINDING_SIZE);
     header->full_at = session->full_at;
     header->full_ms = session->full_ms;
