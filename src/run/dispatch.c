@@ -98,7 +98,7 @@ static bool deliver(dispatch_t *dispatch)
 }
 
 /* False: the run cannot go on. */
-static bool goes_on(dispatch_t *dispatch, delivery_outcome_t outcome)
+static bool can_go_on(dispatch_t *dispatch, delivery_outcome_t outcome)
 {
     if (outcome == DELIVERY_LOST)
         supply_rewind(dispatch->supply);
@@ -113,11 +113,11 @@ bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count)
         if (!deliver(dispatch))
             return false;
         int input = supply_fd(dispatch->supply);
-        if (input >= 0 && !goes_on(dispatch, delivery_await_input(dispatch->delivery, input)))
+        if (input >= 0 && !can_go_on(dispatch, delivery_await_input(dispatch->delivery, input)))
             return false;
         if (next(dispatch))
             continue;
-        if (!goes_on(dispatch, delivery_finish(dispatch->delivery, wait_ms, count)))
+        if (!can_go_on(dispatch, delivery_finish(dispatch->delivery, wait_ms, count)))
             return false;
         if (!next(dispatch)) /* else what was refused comes again */
             return is_settled(dispatch, supply_settle(dispatch->supply, supply_unsettled(dispatch->supply)));
