@@ -53,6 +53,7 @@ static dtls_outcome_t explain(dtls_state_t *state, int status)
     failure_t failure = {.status = status,
                          .socket_error = state->transport.error,
                          .peer = state->transport.peer,
+                         .heard = state->transport.heard,
                          .connected = state->connected,
                          .psk = has_psk(state),
                          .flaws = mbedtls_ssl_get_verify_result(&state->ssl),
@@ -224,15 +225,6 @@ static dtls_outcome_t prepare_handshake(dtls_state_t *state)
     return DTLS_OK;
 }
 
-static dtls_outcome_t explain_silence(dtls_state_t *state)
-{
-    if (!state->transport.heard)
-        return fail(state, DTLS_TIMEOUT, "no answer from %s", state->transport.peer);
-    /* RFC 6347 section 4.1.2.7: what does not decrypt is dropped without a word. */
-    return fail(state, DTLS_TIMEOUT, "the handshake with %s was not completed in time%s",
-                state->transport.peer, has_psk(state) ? "; perhaps its key is not the one in --psk" : "");
-}
-
 static dtls_outcome_t shake_hands(dtls_state_t *state, int64_t patience_ms)
 {
     for (;;) {
@@ -248,7 +240,7 @@ static dtls_outcome_t shake_hands(dtls_state_t *state, int64_t patience_ms)
         if (outcome == DTLS_CLOSED)
             return DTLS_PROTOCOL;
         if (outcome == DTLS_TIMEOUT)
-            return explain_silence(state);
+            return explain(state, MBEDTLS_ERR_SSL_TIMEOUT);
         if (outcome != DTLS_OK)
             return outcome;
     }

@@ -14,6 +14,7 @@ typedef struct {
     int status;       /* mbed TLS's error */
     int socket_error; /* errno of the socket call that failed; it outranks the status; 0: none did */
     const char *peer; /* numeric address and port */
+    bool heard;       /* something came from there */
     bool connected;   /* the handshake was complete */
     bool psk;         /* with a pre-shared key */
     int alert;        /* the fatal alert's number; only where the status says that one came */

@@ -141,6 +141,17 @@ static dtls_outcome_t diagnose_socket(const failure_t *failure, char *reason, si
     }
 }
 
+static dtls_outcome_t diagnose_silence(const failure_t *failure, char *reason, size_t size)
+{
+    /* RFC 6347 section 4.1.2.7: what does not decrypt is dropped without a word. */
+    const char *guess = failure->psk ? "; perhaps its key is not the one in --psk" : "";
+    if (failure->heard)
+        snprintf(reason, size, "the handshake with %s was not completed in time%s", failure->peer, guess);
+    else
+        snprintf(reason, size, "no answer from %s", failure->peer);
+    return DTLS_TIMEOUT;
+}
+
 static dtls_outcome_t diagnose_other(const failure_t *failure, char *reason, size_t size)
 {
     char text[200];
@@ -179,8 +190,7 @@ dtls_outcome_t diagnose(const failure_t *failure, char *reason, size_t size)
     case MBEDTLS_ERR_SSL_FATAL_ALERT_MESSAGE:
         return diagnose_alert(failure, reason, size);
     case MBEDTLS_ERR_SSL_TIMEOUT:
-        snprintf(reason, size, "no answer from %s", failure->peer);
-        return DTLS_TIMEOUT;
+        return diagnose_silence(failure, reason, size);
     case MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY:
         snprintf(reason, size, "the server closed the connection");
         return DTLS_CLOSED;
