@@ -137,6 +137,10 @@ class Pki:
         """The certificate in DER."""
         return openssl("x509", "-in", self.leaf(name), "-outform", "DER")
 
+    def issue_device(self, name, days):
+        """Issues one more, good for so many days, or a fraction of one. No two tests may use one name."""
+        self._issue(name, "device", "intermediate", self._leaf_extensions("clientAuth", {}), {"end": days})
+
     def make(self):
         """Issues all of the tables."""
         for name, (subject, issuer, differences) in AUTHORITIES.items():

@@ -354,7 +354,7 @@ def test_lines_that_came_until_the_timeout_wait(begin, black_hole, queue):
     running.process.stdin.write(b"one\ntwo\nunfinished")
     running.process.stdin.flush()
     running.process.wait(20 * SLOWNESS)
-    assert_fails(running.finish(), 66, "--timeout")
+    assert_fails(running.finish(), 75, "--timeout", "2 payloads wait in the queue", "the rest was not accepted")
     assert queue.waiting() == [b"one", b"two"]
     black_hole.assert_received_nothing()
 
