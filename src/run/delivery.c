@@ -173,8 +173,7 @@ static delivery_outcome_t listen_until(delivery_t *delivery, int64_t until_ms, d
 
 bool delivery_is_ambiguous(const delivery_t *delivery)
 {
-    return !delivery->config.coaps && delivery->confirm && delivery->transmissions > 1 &&
-           delivery->answers < delivery->transmissions;
+    return !delivery->config.coaps && delivery->confirm && delivery->answers < delivery->transmissions;
 }
 
 static int64_t elapsed_us(const delivery_t *delivery)
