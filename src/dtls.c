@@ -96,7 +96,8 @@ const char *dtls_library(void)
 
 bool dtls_was_resumed(const dtls_state_t *state)
 {
-    return memcmp(compat_master(compat_session(&state->ssl)), state->offered, sizeof state->offered) == 0;
+    const mbedtls_ssl_session *session = compat_session(&state->ssl);
+    return session != NULL && memcmp(compat_master(session), state->offered, sizeof state->offered) == 0;
 }
 
 int64_t dtls_expiry(const dtls_state_t *state)

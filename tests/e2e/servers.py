@@ -375,6 +375,10 @@ class Relay(Peer):
         self._thread = threading.Thread(target=self._pass, daemon=True)
         self._thread.start()
 
+    def passes(self, _client):
+        """Called for each datagram that comes up; whether the server gets it."""
+        return True
+
     def _pass(self):
         while True:
             ready, _, _ = select.select([self._near, self._far, self._wake], [], [])
@@ -383,7 +387,8 @@ class Relay(Peer):
             if self._near in ready:
                 datagram, self._client = self._near.recvfrom(65536)
                 self.up.append(datagram)
-                self._far.send(datagram)
+                if self.passes(self._client):
+                    self._far.send(datagram)
             if self._far in ready:
                 datagram = self._far.recv(65536)
                 self.down.append(datagram)

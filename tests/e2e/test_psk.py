@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import SLOWNESS, assert_fails, assert_silent_success
-from servers import Relay
+from servers import Impostor, Relay
 
 IDENTITY = "sensor-0042"
 KEY = "3b8f21c09d7ae4564711ffee90ab12cd"
@@ -238,6 +238,15 @@ def test_a_wrong_key_is_the_guess_where_the_server_keeps_silent(send_psk, reques
 def test_openssl_keeps_silent(send_psk, psk_openssl):
     """So that is 75: it may as well be the network."""
     assert_fails(send_psk(psk_openssl(), "x", content=f"{IDENTITY}:{OTHER_KEY}", timeout=1), 75, "--psk")
+
+
+@pytest.mark.parametrize("alert, status, word", [(80, 76, "perhaps it does not know the identity in --psk"),
+                                                 (115, 77, "identity"), (51, 77, "pre-shared key"),
+                                                 (40, 76, "in common")])
+def test_what_the_server_says_of_an_unknown_identity_is_told(send_psk, peers, alert, status, word):
+    record = b"\x15\xfe\xfd" + bytes(8) + b"\0\2\2" + bytes([alert])
+    server = peers.enter_context(Impostor(lambda _: [record]))
+    assert_fails(send_psk(server, "x"), status, f"alert {alert}", word)
 
 
 # What is secret stays secret

@@ -1,8 +1,14 @@
 """The exit statuses are an interface: each of them, provoked, with its one line on stderr."""
 
+import shutil
+import socket
+import struct
+import subprocess
+
 import pytest
 
-from client import answering_names, assert_one_line, assert_silent_success
+from client import PROGRAM, WRAPPER, answering_names, assert_fails, assert_one_line, assert_silent_success
+from servers import Relay
 
 
 def succeed(send, request):
@@ -159,3 +165,101 @@ def test_a_line_that_is_too_large_does_not_keep_the_others_from_being_sent(send,
     assert result.status == 65
     assert_one_line(result, "line 2", "16384")
     server.wait_for_payloads(b"one", b"three")
+
+
+# Nobody without keys decides a run
+
+class Meddler(Relay):
+    """Answers the first attempts, each of which has a port of its own, instead of the server."""
+
+    def __init__(self, server, forge, attempts):
+        self._forge, self._attempts = forge, attempts
+        self._ports = set()
+        super().__init__(server)
+
+    def passes(self, client):
+        self._ports.add(client[1])
+        if len(self._ports) > self._attempts:
+            return True
+        self._forge(self, client)
+        return False
+
+    def refuse(self, client):
+        """Port unreachable (RFC 792), as any router may say, or who pretends to be one."""
+        own, other = (socket.inet_aton(host) for host in ("127.0.0.1", client[0]))
+        quoted = struct.pack("!BBHHHBBH4s4sHHHH", 0x45, 0, 28, 0, 0, 64, socket.IPPROTO_UDP, 0, other, own,
+                             client[1], self.port, 8, 0)
+        words = struct.unpack("!18H", struct.pack("!BBHI", 3, 3, 0, 0) + quoted)
+        total = sum(words)
+        total = (total & 0xFFFF) + (total >> 16)
+        total = (total & 0xFFFF) + (total >> 16)
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            raw.sendto(struct.pack("!BBHI", 3, 3, 0xFFFF - total, 0) + quoted, (client[0], 0))
+
+    def alert(self, client):
+        """handshake_failure, in the clear."""
+        self._near.sendto(b"\x15\xfe\xfd" + bytes(8) + b"\0\2\2\x28", client)
+
+
+def may_forge(forge):
+    """Skips the test where only root could do that."""
+    if forge is Meddler.refuse:
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+        except PermissionError:
+            pytest.skip("only root can forge a refusal")
+
+
+FORGERIES = pytest.mark.parametrize("forge, status", [(Meddler.refuse, 69), (Meddler.alert, 76)],
+                                    ids=["refusal", "alert"])
+
+
+@FORGERIES
+def test_what_comes_in_one_attempt_alone_does_not_decide_a_run(send, inboxd, peers, forge, status):
+    may_forge(forge)
+    server = inboxd()
+    between = peers.enter_context(Meddler(server, forge, 1))
+    result = send(between, "--wait", "0", "x")
+    assert result.status not in (status, 75), result
+    assert_silent_success(result)
+    assert len({*between.up}) > 2
+    server.wait_for_payloads(b"x")
+
+
+@FORGERIES
+def test_what_comes_in_a_second_attempt_too_is_believed(send, inboxd, peers, forge, status):
+    may_forge(forge)
+    server = inboxd()
+    between = peers.enter_context(Meddler(server, forge, 2))
+    result = send(between, "--wait", "0", "x")
+    assert_fails(result, status, between.address)
+    assert len(between.up) == 2 and result.seconds < 2, result
+    server.assert_received_nothing()
+
+
+def test_refusals_are_waited_out_where_a_payload_is_to_be_confirmed(send, inboxd, peers):
+    may_forge(Meddler.refuse)
+    server = inboxd("--reply", "answer")
+    between = peers.enter_context(Meddler(server, Meddler.refuse, 4))
+    assert_silent_success(send(between, "--confirm", "--count", "1", "x"), b"answer\n")
+    server.wait_for_payloads(b"x")
+
+
+def test_credentials_are_read_once_a_run(start, credentials, inboxd, tmp_path):
+    """However many handshakes it makes."""
+    strace = shutil.which("strace")
+    if strace is None or WRAPPER:
+        pytest.skip("needs strace, and no wrapper")
+    server = inboxd("--reply", "answer", "--drop-uplinks", "1")
+    program = tmp_path / "traced"
+    program.write_text(f"#!/bin/sh\nexec {strace} -f -e trace=open,openat -o trace {PROGRAM} \"$@\"\n",
+                       encoding="utf-8")
+    program.chmod(0o755)
+    result = start("--server", server.address, *credentials, "--confirm", "--lines", "--wait", "0", "-v",
+                   program=program, stdin=subprocess.PIPE,
+                   env={"ASAN_OPTIONS": "detect_leaks=0"}).finish(b"one\ntwo\n")
+    if "PTRACE" in result.stderr:
+        pytest.skip(result.stderr)
+    assert result.status == 0 and result.stderr.count(" handshake, ") == 2, result
+    trace = (tmp_path / "trace").read_text(encoding="utf-8", errors="replace")
+    assert [trace.count(f'"{credentials[i]}"') for i in (1, 3)] == [1, 1]
