@@ -18,7 +18,7 @@ import pytest
 
 import client
 from client import SLOWNESS, answering_names, assert_fails, assert_one_line, assert_silent_success
-from servers import wait_until
+from servers import Relay, state_of, wait_until
 
 ALL_BYTES = bytes(range(256))
 NOBODY = 65534
@@ -323,6 +323,112 @@ def test_a_kept_session_serves_the_queue_too(send, inboxd, later, queue, run_dir
     server.wait_for_payloads(b"one", b"two", b"three")
     assert len(server.events("handshake")) == 1
     assert queue.entries() == NOTHING
+
+
+# --- What was accepted to be confirmed ---
+
+@pytest.fixture(name="to_confirm")
+def fixture_to_confirm(send, refused):
+    """Payloads that were accepted with --confirm by runs that could not send them."""
+    def to_confirm(*payloads):
+        for payload in payloads:
+            result = send(refused, "--confirm", "--queue", "queue", "--", payload, timeout=0.3)
+            assert_fails(result, 69, "the payload waits in the queue")
+    return to_confirm
+
+
+def test_a_flush_without_confirm_sends_what_is_to_be_confirmed_until_it_is(flush, inboxd, later, to_confirm,
+                                                                           queue):
+    later("once")
+    to_confirm("one", "two")
+    server = inboxd("--reply", "ack", "--drop-uplinks", "2")
+    assert_silent_success(flush(server), b"ack\nack\n")
+    server.wait_for_payloads(b"one", b"two")  # and what is sent once was dropped
+    assert queue.entries() == NOTHING
+
+
+def test_a_flush_without_confirm_keeps_what_is_not_confirmed(flush, inboxd, to_confirm, queue):
+    to_confirm("one")
+    assert_fails(flush(inboxd(), timeout=1), 75, "not confirmed", "the payload waits in the queue")
+    assert queue.waiting() == [b"one"]
+
+
+def test_who_waits_behind_a_flush_does_not_take_its_word_for_a_confirmation(begin, inboxd, queue):
+    server = inboxd()  # confirms nothing
+    queue.path.mkdir(mode=0o700)
+    with queue.turn():
+        running = begin(server, "--confirm", "--queue", "queue", "x", timeout=2)
+        queue.wait_for(b"x")
+        flushing = begin(server, "--queue", "queue", "--flush", timeout=2)
+        time.sleep(0.2 * SLOWNESS)  # so that it waits too
+    assert [running.finish().status, flushing.finish().status] == [75, 75]
+    assert queue.waiting() == [b"x"]
+
+
+# --- What is never answered ---
+
+class Swallower(Relay):
+    """Swallows what is larger than any small payload, once there are keys."""
+
+    def passes(self, _client):
+        return not (self.up[-1][0] in (23, 25) and len(self.up[-1]) > 150)
+
+
+def test_a_payload_that_is_never_answered_does_not_block_the_rest(send, inboxd, peers, to_confirm, queue):
+    to_confirm("x" * 200)
+    server = inboxd("--reply", "ack")
+    between = peers.enter_context(Swallower(server))
+    arguments = ["--confirm", "--wait", "0", "--queue", "queue"]
+    # Nobody knows yet that it is the payload.
+    result = send(between, *arguments, "first", timeout=1)
+    assert result.status == 75 and queue.waiting() == [b"x" * 200, b"first"], result
+    for number in range(1, 10):
+        result = send(between, *arguments, f"{number}", timeout=2)
+        assert result.status == 75 and "not confirmed" in result.stderr, result
+        assert queue.waiting() == [b"x" * 200], number
+    assert queue.failed() == []
+    name = queue.names()[0].rpartition("-")[0]
+    result = send(between, *arguments, "last", timeout=2)
+    assert result.status in (65, 75) and f"queue/{name}" in result.stderr and "failed" in result.stderr, result
+    assert queue.waiting() == [] and len(queue.failed()) == 1
+    assert_silent_success(send(between, *arguments, "next"), b"ack\n")
+    server.wait_for_payloads(b"first", *[b"%d" % number for number in range(1, 10)], b"last", b"next")
+
+
+def test_where_nothing_is_confirmed_nothing_is_given_up_and_the_way_out_is_told(send, inboxd, to_confirm,
+                                                                              queue):
+    to_confirm("one", "two")
+    server = inboxd()
+    for _ in range(12):
+        result = send(server, "--confirm", "--queue", "queue", "--flush", timeout=0.4)
+        assert result.status == 75, result
+        assert "leave --confirm out, or use coaps" in result.stderr, result
+    assert queue.waiting() == [b"one", b"two"] and queue.failed() == []
+
+
+# --- What became of the payload is told ---
+
+@pytest.mark.parametrize("source", [["--file", "-"], ["--lines"]], ids=["file", "lines"])
+@pytest.mark.parametrize("number, status", [(None, 75), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_payload_that_was_not_read_to_its_end_was_not_accepted(begin, black_hole, queue, number, status,
+                                                                 source):
+    running = begin(black_hole, *source, "--queue", "queue", stdin=subprocess.PIPE,
+                    timeout=0.5 if number is None else 10)
+    running.process.stdin.write(b"half a pay")
+    running.process.stdin.flush()
+    if number is not None:
+        wait_until(lambda: queue.path.exists() and state_of(running.pid) == "S", "reading")
+        running.send_signal(number)
+    running.process.wait(20 * SLOWNESS)
+    assert_fails(running.finish(), status, ("the payload was not accepted", "no payload was accepted"))
+    assert queue.waiting() == []
+    black_hole.assert_received_nothing()
+
+
+@pytest.mark.parametrize("fail", LEAVE_IT, ids=lambda fail: f"{fail.__doc__} {fail.__name__}")
+def test_every_failure_says_that_the_payload_waits(send, request, fail):
+    result = fail(send, request, ["--queue", "queue", "--", "payload"])
+    assert_fails(result, int(fail.__doc__), "; the payload waits in the queue")
 
 
 # --- --lines ---
