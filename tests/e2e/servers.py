@@ -379,6 +379,10 @@ class Relay(Peer):
         """Called for each datagram that comes up; whether the server gets it."""
         return True
 
+    def returns(self, _datagram):
+        """Called for each datagram that comes down; whether the client gets it."""
+        return True
+
     def _pass(self):
         while True:
             ready, _, _ = select.select([self._near, self._far, self._wake], [], [])
@@ -392,7 +396,8 @@ class Relay(Peer):
             if self._far in ready:
                 datagram = self._far.recv(65536)
                 self.down.append(datagram)
-                self._near.sendto(datagram, self._client)
+                if self.returns(datagram):
+                    self._near.sendto(datagram, self._client)
 
     def stop(self):
         os.write(self._stop, b"x")

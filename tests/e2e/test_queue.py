@@ -367,25 +367,58 @@ def test_who_waits_behind_a_flush_does_not_take_its_word_for_a_confirmation(begi
 
 # --- What is never answered ---
 
+LARGE = b"x" * 200
+
+
+def is_protected(datagram):
+    """Whether it is sent under keys: a payload, or, with a connection id, anything."""
+    return datagram[0] in (23, 25)
+
+
 class Swallower(Relay):
-    """Swallows what is larger than any small payload, once there are keys."""
+    """Swallows what is larger than any small payload."""
 
     def passes(self, _client):
-        return not (self.up[-1][0] in (23, 25) and len(self.up[-1]) > 150)
+        return not (is_protected(self.up[-1]) and len(self.up[-1]) > len(LARGE))
+
+
+class Latecomer(Relay):
+    """Returns the answer to a large payload when a small one comes, which it swallows."""
+
+    def __init__(self, server):
+        self._late, self._is_awaited = None, False
+        super().__init__(server)
+
+    def passes(self, client):
+        if not is_protected(self.up[-1]):
+            return True
+        if len(self.up[-1]) > len(LARGE):
+            self._is_awaited = True
+            return True
+        if self._late is None:
+            return True
+        self._near.sendto(self._late, client)
+        return False
+
+    def returns(self, datagram):
+        if not self._is_awaited or not is_protected(datagram):
+            return True
+        self._late = self._late or datagram
+        return False
 
 
 def test_a_payload_that_is_never_answered_does_not_block_the_rest(send, inboxd, peers, to_confirm, queue):
-    to_confirm("x" * 200)
+    to_confirm(LARGE)
     server = inboxd("--reply", "ack")
     between = peers.enter_context(Swallower(server))
     arguments = ["--confirm", "--wait", "0", "--queue", "queue"]
     # Nobody knows yet that it is the payload.
     result = send(between, *arguments, "first", timeout=1)
-    assert result.status == 75 and queue.waiting() == [b"x" * 200, b"first"], result
+    assert result.status == 75 and queue.waiting() == [LARGE, b"first"], result
     for number in range(1, 10):
         result = send(between, *arguments, f"{number}", timeout=2)
         assert result.status == 75 and "not confirmed" in result.stderr, result
-        assert queue.waiting() == [b"x" * 200], number
+        assert queue.waiting() == [LARGE], number
     assert queue.failed() == []
     name = queue.names()[0].rpartition("-")[0]
     result = send(between, *arguments, "last", timeout=2)
@@ -393,6 +426,19 @@ def test_a_payload_that_is_never_answered_does_not_block_the_rest(send, inboxd, 
     assert queue.waiting() == [] and len(queue.failed()) == 1
     assert_silent_success(send(between, *arguments, "next"), b"ack\n")
     server.wait_for_payloads(b"first", *[b"%d" % number for number in range(1, 10)], b"last", b"next")
+
+
+def test_the_late_answer_to_a_payload_that_was_given_up_confirms_no_other(send, inboxd, peers, to_confirm,
+                                                                          queue):
+    to_confirm(LARGE)
+    server = inboxd("--reply", "ack")
+    between = peers.enter_context(Swallower(server))
+    assert send(between, "--confirm", "--queue", "queue", "--flush", timeout=1).status == 75
+    between = peers.enter_context(Latecomer(server))
+    result = send(between, "--confirm", "--wait", "0", "--queue", "queue", "small", timeout=3)
+    assert result.status == 75, result
+    server.settle()
+    assert b"small" in queue.waiting() + server.received()
 
 
 def test_where_nothing_is_confirmed_nothing_is_given_up_and_the_way_out_is_told(send, inboxd, to_confirm,
