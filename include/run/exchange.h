@@ -20,7 +20,7 @@ enum {
 /* What every request has in common. All pointers stay the caller's. */
 typedef struct {
     uint8_t method; /* COAP_POST, COAP_PUT or COAP_GET */
-    /* Uri-Path and Uri-Query options in order, each a byte with its number, one with its length, its value.
+    /* Uri-Path and Uri-Query options in order: each a byte with its number, one its length, then its value.
      */
     const unsigned char *uri_options;
     size_t uri_options_length;
@@ -59,8 +59,8 @@ typedef struct {
 
     bool waiting;          /* for a response */
     uint16_t id, token;    /* of the message that is under way */
-    uint16_t acknowledged; /* the id of the last confirmable response */
-    bool has_acknowledged;
+    bool has_acknowledged; /* a confirmable response, the last one with this id and token */
+    uint16_t acknowledged, acknowledged_token;
     bool blockwise;          /* the payload goes in blocks */
     unsigned size_exponent;  /* of the block under way */
     size_t offset;           /* where that begins in the payload */
@@ -79,8 +79,8 @@ typedef struct {
     bool body_lost;  /* there was a body that could not be had whole; `text` says why */
     unsigned char body[EXCHANGE_BODY_MAX];
     size_t body_length;
-    char
-        text[EXCHANGE_TEXT_SIZE]; /* for all but EXCHANGE_CONFIRMED: "4.04 Not Found: what the server says" */
+    /* For all but EXCHANGE_CONFIRMED, and for a lost body: "4.04 Not Found: what the server says". */
+    char text[EXCHANGE_TEXT_SIZE];
 } exchange_t;
 
 /* No exchange is under way. */

@@ -72,9 +72,9 @@ static bool build(exchange_t *exchange)
 static bool start(exchange_t *exchange)
 {
     exchange->token = (*exchange->config.token)++;
-    exchange->waiting = true;
     exchange->offset = 0;
-    return build(exchange);
+    exchange->waiting = build(exchange);
+    return exchange->waiting;
 }
 
 void exchange_init(exchange_t *exchange, const exchange_config_t *config)
@@ -119,9 +119,10 @@ bool exchange_restart(exchange_t *exchange)
         lose_body(exchange, "the server forgot the connection in the midst of it");
         return false;
     }
-    exchange->confirmed = false;
-    exchange->body_length = exchange->tag_length = 0;
-    /* The server's wish for smaller blocks stays. */
+    /* Nobody there asked for an Echo yet, or lost a block. The server's wish for smaller blocks stays. */
+    exchange->confirmed = exchange->restarted = false;
+    exchange->echo_length = exchange->body_length = exchange->tag_length = 0;
+    exchange->body_format = -1;
     return start(exchange);
 }
 
@@ -202,22 +203,31 @@ static exchange_step_t go_on(exchange_t *exchange, bool built)
 {
     if (built)
         return EXCHANGE_NEXT;
+    if (exchange->confirmed)
+        return lose_body(exchange, "the request for its next part does not fit a datagram");
     snprintf(exchange->text, sizeof exchange->text, "the next message does not fit a datagram");
     return end(exchange, EXCHANGE_UNEXPECTED);
+}
+
+/* Such a response belongs to the message under way. Others may be late, since all blocks share a token. */
+static bool is_piggybacked(const coap_message_t *response)
+{
+    return response->type == COAP_ACKNOWLEDGEMENT;
 }
 
 /* 2.31 Continue. */
 static exchange_step_t next_block(exchange_t *exchange, const coap_message_t *response)
 {
     coap_block_t block;
-    size_t size = size_of(exchange->size_exponent);
-    if (!exchange->blockwise || is_last_block(exchange) || !find_block(response, COAP_BLOCK1, &block)) {
+    size_t size = size_of(exchange->size_exponent), number = exchange->offset / size;
+    bool fits = exchange->blockwise && find_block(response, COAP_BLOCK1, &block);
+    if (fits && block.number < number && !is_piggybacked(response))
+        return EXCHANGE_WAITING; /* a late one, for a block before */
+    if (!fits || block.number != number || is_last_block(exchange)) {
         describe(exchange, response);
-        append(exchange, ", where no block was missing");
+        append(exchange, ", where no other block was missing");
         return end(exchange, EXCHANGE_UNEXPECTED);
     }
-    if (block.number != exchange->offset / size)
-        return EXCHANGE_WAITING; /* a late one, for a block before */
     exchange->offset += size;
     if (block.size_exponent < exchange->size_exponent)
         exchange->size_exponent = block.size_exponent;
@@ -295,9 +305,9 @@ static exchange_step_t take_body(exchange_t *exchange, const coap_message_t *res
     if (in_blocks && !coap_parse_block(&option, &block))
         return lose_body(exchange, "its blocks make no sense");
     size_t place = in_blocks ? block.number * size_of(block.size_exponent) : 0;
-    if (place < exchange->body_length)
+    if (place < exchange->body_length && !is_piggybacked(response))
         return EXCHANGE_WAITING; /* a part that came before */
-    if (place > exchange->body_length || !has_same_tag(exchange, response) ||
+    if (place != exchange->body_length || !has_same_tag(exchange, response) ||
         (block.more && response->payload_length != size_of(block.size_exponent)))
         return lose_body(exchange, "its blocks do not fit together");
     if (response->payload_length > sizeof exchange->body - exchange->body_length)
@@ -327,7 +337,8 @@ static exchange_step_t take_success(exchange_t *exchange, const coap_message_t *
         append(exchange, " before the last block was sent");
         return end(exchange, EXCHANGE_UNEXPECTED);
     }
-    exchange->code = response->code;
+    if (!exchange->confirmed)
+        exchange->code = response->code;
     exchange->confirmed = true;
     return take_body(exchange, response);
 }
@@ -336,6 +347,9 @@ static exchange_step_t take_response(exchange_t *exchange, const coap_message_t 
 {
     unsigned critical;
     if (!coap_understands_response(response, &critical)) {
+        if (exchange->confirmed)
+            return lose_body(exchange,
+                             "a part of it has a critical option that this program does not understand");
         describe(exchange, response);
         append(exchange, "; it has the critical option %u, which this program does not understand", critical);
         return end(exchange, EXCHANGE_UNEXPECTED);
@@ -353,10 +367,10 @@ static exchange_step_t take_response(exchange_t *exchange, const coap_message_t 
     return fail(exchange, response);
 }
 
-static bool has_our_token(const exchange_t *exchange, const coap_message_t *message)
+static bool has_token(const coap_message_t *message, uint16_t token)
 {
-    return message->token_length == ID_SIZE && message->token[0] == exchange->token >> 8 &&
-           message->token[1] == (exchange->token & 0xff);
+    return message->token_length == ID_SIZE && message->token[0] == token >> 8 &&
+           message->token[1] == (token & 0xff);
 }
 
 /* A response in a message of its own (RFC 7252 section 5.2.2). One that came before comes again where our
@@ -364,13 +378,14 @@ static bool has_our_token(const exchange_t *exchange, const coap_message_t *mess
 static exchange_step_t take_separate(exchange_t *exchange, const coap_message_t *message)
 {
     bool confirmable = message->type == COAP_CONFIRMABLE;
-    bool again = confirmable && exchange->has_acknowledged && message->id == exchange->acknowledged;
+    bool again = confirmable && exchange->has_acknowledged && message->id == exchange->acknowledged &&
+                 has_token(message, exchange->acknowledged_token);
     unsigned critical;
     if (again) {
         reply(exchange, COAP_ACKNOWLEDGEMENT, message->id);
         return EXCHANGE_WAITING;
     }
-    if (!exchange->waiting || !has_our_token(exchange, message)) {
+    if (!exchange->waiting || !has_token(message, exchange->token)) {
         reply(exchange, COAP_RESET, message->id);
         return EXCHANGE_WAITING;
     }
@@ -379,6 +394,7 @@ static exchange_step_t take_separate(exchange_t *exchange, const coap_message_t 
     } else if (confirmable) {
         reply(exchange, COAP_ACKNOWLEDGEMENT, message->id);
         exchange->acknowledged = message->id;
+        exchange->acknowledged_token = exchange->token;
         exchange->has_acknowledged = true;
     }
     return take_response(exchange, message);
@@ -396,7 +412,7 @@ static exchange_step_t take_reaction(exchange_t *exchange, const coap_message_t 
     }
     if (message->code == COAP_EMPTY)
         return EXCHANGE_ACKNOWLEDGED;
-    return has_our_token(exchange, message) ? take_response(exchange, message) : EXCHANGE_WAITING;
+    return has_token(message, exchange->token) ? take_response(exchange, message) : EXCHANGE_WAITING;
 }
 
 exchange_step_t exchange_take(exchange_t *exchange, const unsigned char *bytes, size_t length)

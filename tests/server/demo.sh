@@ -92,14 +92,16 @@ show tests/server/outbox.sh "$state" list
 holds "$demo/downlinks" 'Hello there\n' || fail 'the client printed something else than "Hello there"'
 holds "$state/inbox/demo-device/000001" 'Echo this' || fail 'the inbox has no "Echo this"'
 
-# An association is kept in memory alone.
-for directory in "${XDG_RUNTIME_DIR:-}" /dev/shm; do
-    if [ -d "$directory" ] && [ -w "$directory" ]; then
-        session_dir=$(mktemp -d -p "$directory" dtls-send.XXXXXX)
+# An association is kept in memory alone: elsewhere the second run needs an abbreviated handshake.
+keeps_association=no
+for directory in "${XDG_RUNTIME_DIR:-}" /dev/shm /run; do
+    if [ -d "$directory" ] && [ -w "$directory" ] && [ "$(stat -f -c %T "$directory")" = tmpfs ]; then
+        keeps_association=yes
         break
     fi
+    directory=$demo
 done
-[ -n "$session_dir" ] || fail "neither XDG_RUNTIME_DIR nor /dev/shm is there for --session"
+session_dir=$(mktemp -d "$directory/dtls-send.XXXXXX")
 
 start_server "$demo/coap" --coap
 say "Another server speaks CoAP, which confirms every payload. A message waits there too:"
@@ -113,10 +115,14 @@ show tests/server/outbox.sh "$state" list
 holds "$demo/downlinks" 'Measure every hour\n' || fail 'the client printed something else than "Measure every hour"'
 holds "$state/inbox/demo-device/000001" 21.5 || fail 'the inbox has no "21.5"'
 
-say "The next run goes on with the association that the first one saved: one datagram, and its confirmation."
+if [ "$keeps_association" = yes ]; then
+    say "The next run goes on with the association that the first one saved: one datagram, and its confirmation."
+else
+    say "The next run goes on with the saved session (no tmpfs was found here, where an association is kept too):"
+fi
 send "coaps://$address:$port/sensor" --session "$session_dir/session" -v "21.6"
 grep -o '[0-9]* bytes in .* received' "$demo/steps"
 show tests/server/inbox.sh "$state" list
 holds "$state/inbox/demo-device/000002" 21.6 || fail 'the inbox has no "21.6"'
-grep -q ' in 1 datagrams\{0,1\} sent.* in 1 datagrams\{0,1\} received' "$demo/steps" ||
+[ "$keeps_association" = no ] || grep -q ' in 1 datagrams\{0,1\} sent.* in 1 datagrams\{0,1\} received' "$demo/steps" ||
     fail "the second run took more than one datagram each way"
