@@ -20,8 +20,7 @@ enum {
 /* What every request has in common. All pointers stay the caller's. */
 typedef struct {
     uint8_t method; /* COAP_POST, COAP_PUT or COAP_GET */
-    /* Uri-Path and Uri-Query options in order: each a byte with its number, one its length, then its value.
-     */
+    /* Uri-Path and Uri-Query options in order: each a byte of number, one of length, then its value. */
     const unsigned char *uri_options;
     size_t uri_options_length;
     int content_format; /* -1: none is sent */
