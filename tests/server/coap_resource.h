@@ -8,9 +8,9 @@
  *     busy          5.03 and Max-Age 30
  *     critical      acts; the response has a critical option that nobody knows
  *     echo          4.01 with an Echo option (RFC 9175), until that came back; then acts. echo/always: never
- * acts large         GET: 5000 bytes, the alphabet over and over, in blocks of 256 early         2.04 instead
- * of 2.31 to each block of a payload lost          the block of number 2 finds that those before it are lost,
- * once: 4.08
+ *     large         GET: 5000 bytes, the alphabet over and over, in blocks of 256
+ *     early         2.04 instead of 2.31 to each block of a payload
+ *     lost          the block of number 2 finds that those before it are lost, once: 4.08
  */
 #ifndef COAP_RESOURCE_H
 #define COAP_RESOURCE_H
