@@ -210,13 +210,13 @@ static void emit_time(output_t *output)
 
 static void emit_response(output_t *output)
 {
-    char number[40];
     if (output->code != NULL) {
         emit_string(output, "\"code\":\"");
         emit_string(output, output->code);
         emit_string(output, "\",");
     }
     if (output->content_format >= 0) {
+        char number[40];
         snprintf(number, sizeof number, "\"content_format\":%d,", output->content_format);
         emit_string(output, number);
     }
