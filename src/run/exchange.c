@@ -18,8 +18,8 @@ static size_t size_of(unsigned exponent)
 
 static void add_uri_options(coap_writer_t *writer, const exchange_config_t *config, unsigned number)
 {
-    const unsigned char *at = config->uri_options, *end = at + config->uri_options_length;
-    for (; end - at >= 2; at += 2 + at[1]) {
+    const unsigned char *at = config->uri_options, *last = at + config->uri_options_length;
+    for (; last - at >= 2; at += 2 + at[1]) {
         if (at[0] == number)
             coap_add_option(writer, number, at + 2, at[1]);
     }
@@ -146,10 +146,11 @@ static void reply(exchange_t *exchange, coap_type_t type, uint16_t id)
 static void describe(exchange_t *exchange, const coap_message_t *response)
 {
     char code[COAP_CODE_TEXT];
-    int length = (int)(response->payload_length < 400 ? response->payload_length : 400);
+    bool explained = response->payload_length > 0;
+    int length = response->payload_length < 400 ? (int)response->payload_length : 400;
     coap_format_code(response->code, code);
-    snprintf(exchange->text, sizeof exchange->text, "%s%s%.*s", code, length > 0 ? ": " : "", length,
-             length > 0 ? (const char *)response->payload : "");
+    snprintf(exchange->text, sizeof exchange->text, "%s%s%.*s", code, explained ? ": " : "", length,
+             explained ? (const char *)response->payload : "");
 }
 
 static void append(exchange_t *exchange, const char *format, ...) __attribute__((format(printf, 2, 3)));
