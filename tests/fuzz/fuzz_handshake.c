@@ -58,7 +58,7 @@ static void require_connected(dtls_state_t *client, unsigned how)
 {
     dtls_blob_t saved;
     REQUIRE(server_is_connected());
-    REQUIRE(dtls_round_trip_us(client) > 0);
+    REQUIRE(dtls_round_trip_us(client) >= 0); /* 0: every flight was sent twice, which measures nothing */
     /* Who resumes a session has seen no certificate; that it is the right server's is the caller's to know.
      */
     if ((how & (WRONG_NAME | LATE)) != 0 && (how & PSK) == 0)

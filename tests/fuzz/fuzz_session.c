@@ -156,7 +156,6 @@ static void use_association(const session_t *session)
     unsigned char byte;
     dtls_blob_t saved, blob = {session->association, session->association_length};
     dtls_config_t config = {.host = "127.0.0.1", .port = "9", .limit = wait_limit_in(10)};
-    dtls_is_known_by_address(&blob);
     dtls_init(&client);
     dtls_outcome_t outcome = dtls_resume(&client, &config, &blob);
     exchange_require_reason(&client, outcome);

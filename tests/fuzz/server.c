@@ -87,9 +87,12 @@ void server_prepare(void)
     make_ec_key(&server.ca_key, MBEDTLS_ECP_DP_SECP256R1);
     make_ec_key(&server.key, MBEDTLS_ECP_DP_SECP256R1);
     server.ca =
-        make_certificate(&(certificate_plan_t){"CN=ca", &server.ca_key, NULL, NULL, true, NULL, NULL});
-    server.certificate = make_certificate(
-        &(certificate_plan_t){"CN=" SERVER_NAME, &server.key, "CN=ca", &server.ca_key, false, NULL, NULL});
+        make_certificate(&(certificate_plan_t){.subject = "CN=ca", .key = &server.ca_key, .ca = true});
+    server.certificate = make_certificate(&(certificate_plan_t){.subject = "CN=" SERVER_NAME,
+                                                                .key = &server.key,
+                                                                .issuer = "CN=ca",
+                                                                .issuer_key = &server.ca_key,
+                                                                .both_ends = true});
     server.key_der = make_key_der(&server.key);
     mbedtls_x509_crt_init(&server.chain);
     mbedtls_x509_crt_init(&server.anchors);

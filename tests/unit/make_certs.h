@@ -32,6 +32,7 @@ typedef struct {
     const char *issuer;             /* NULL: the subject, it is self-signed */
     mbedtls_pk_context *issuer_key; /* NULL: the subject's */
     bool ca;
+    bool both_ends;        /* the extended key usage of a server and of a client */
     bool version_1;        /* it cannot say then whether it is a CA */
     const char *from, *to; /* "YYYYMMDDhhmmss"; NULL: long past, far ahead */
 } certificate_plan_t;
@@ -226,6 +227,9 @@ static inline int set_serial(mbedtls_x509write_cert *writer, unsigned char numbe
 static inline blob_t make_certificate(const certificate_plan_t *plan)
 {
     static unsigned char next_serial = 1;
+    /* A sequence of id-kp-serverAuth and id-kp-clientAuth. */
+    static const unsigned char usages[] = {0x30, 20,   0x06, 8,    0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03,
+                                           0x01, 0x06, 8,    0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02};
     mbedtls_x509write_cert writer;
     blob_t buffer = {.length = 0};
     mbedtls_x509write_crt_init(&writer);
@@ -242,6 +246,10 @@ static inline blob_t make_certificate(const certificate_plan_t *plan)
         mbedtls_x509write_crt_set_version(&writer, MBEDTLS_X509_CRT_VERSION_1);
     else
         must(mbedtls_x509write_crt_set_basic_constraints(&writer, plan->ca, -1) == 0);
+    if (plan->both_ends)
+        must(mbedtls_x509write_crt_set_extension(&writer, MBEDTLS_OID_EXTENDED_KEY_USAGE,
+                                                 MBEDTLS_OID_SIZE(MBEDTLS_OID_EXTENDED_KEY_USAGE), 0, usages,
+                                                 sizeof usages) == 0);
     blob_t certificate = blob_of_end(
         &buffer, mbedtls_x509write_crt_der(&writer, buffer.bytes, sizeof buffer.bytes, random_bytes, NULL));
     mbedtls_x509write_crt_free(&writer);
