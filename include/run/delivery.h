@@ -54,6 +54,7 @@ typedef struct {
     int renewals;        /* of the association, for this payload */
     bool ever_answered;  /* by this server, in this run */
     window_t unsettled;  /* unconfirmed payloads that were sent, and may still be refused */
+    size_t settled;      /* those that were not since delivery_settled() was called last */
     int losses;          /* in a row, without a payload settled between them */
 
     exchange_t exchange;
@@ -79,7 +80,8 @@ void delivery_init(delivery_t *delivery, const delivery_config_t *config);
 delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length,
                                  bool confirm, bool doubted);
 
-/* How many unconfirmed payloads have become settled since the last call, oldest first. */
+/* How many unconfirmed payloads have become settled since the last call, oldest first. None but those that
+ * were sent before the last one; to be called after every delivery_send(). */
 size_t delivery_settled(delivery_t *delivery);
 
 /* Prints what comes until `fd` is readable. DELIVERY_OK, LOST, UNWRITABLE or BROKEN. At the limit or with a

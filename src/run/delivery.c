@@ -54,6 +54,7 @@ void delivery_init(delivery_t *delivery, const delivery_config_t *config)
     exchange_config_t exchange = config->exchange;
     delivery->config = *config;
     delivery->unsettled = (window_t){0};
+    delivery->settled = 0;
     delivery->losses = 0;
     delivery->downlinks = 0;
     delivery->ever_answered = false;
@@ -202,18 +203,28 @@ static void learn_slowness(delivery_t *delivery)
         connection_note_answer(delivery->config.connection, delivery->answered_us);
 }
 
+/* Nothing has refused what was due by `now_ms`. */
+static void settle(delivery_t *delivery, int64_t now_ms)
+{
+    size_t count = window_take_settled(&delivery->unsettled, now_ms);
+    delivery->settled += count;
+    if (count > 0)
+        delivery->losses = 0;
+}
+
 /* Makes sure that nothing which belongs to the payload before can confirm the next one: prints what has
  * arrived, and gives the association up where more may come. */
 static delivery_outcome_t part_from_last(delivery_t *delivery)
 {
     dtls_outcome_t end = DTLS_TIMEOUT;
-    int64_t pause_ms = delivery->transmissions > 0 ? PACE_MS : 0;
-    delivery_outcome_t outcome = listen_until(delivery, wait_now_ms() + pause_ms, &end);
+    int64_t until_ms = wait_now_ms() + (delivery->transmissions > 0 ? PACE_MS : 0);
+    delivery_outcome_t outcome = listen_until(delivery, until_ms, &end);
     delivery->renewals = 0;
     if (outcome != DELIVERY_OK)
         return outcome;
     if (end != DTLS_TIMEOUT && delivery->unsettled.count > 0)
         return note_loss(delivery, end);
+    settle(delivery, until_ms);
     if (delivery_is_ambiguous(delivery))
         log_step("a late answer may still come, and must not confirm another payload");
     else
@@ -401,11 +412,14 @@ static delivery_outcome_t make_room(delivery_t *delivery)
     dtls_outcome_t end = DTLS_TIMEOUT;
     if (!window_is_full(&delivery->unsettled))
         return DELIVERY_OK;
-    delivery_outcome_t outcome =
-        listen_until(delivery, delivery->unsettled.due_ms[delivery->unsettled.oldest], &end);
+    int64_t due_ms = delivery->unsettled.due_ms[delivery->unsettled.oldest];
+    delivery_outcome_t outcome = listen_until(delivery, due_ms, &end);
     if (outcome != DELIVERY_OK)
         return outcome;
-    return end == DTLS_TIMEOUT ? DELIVERY_OK : note_loss(delivery, end);
+    if (end != DTLS_TIMEOUT)
+        return note_loss(delivery, end);
+    settle(delivery, due_ms);
+    return DELIVERY_OK;
 }
 
 delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length,
@@ -436,9 +450,8 @@ bool delivery_was_answered(const delivery_t *delivery)
 
 size_t delivery_settled(delivery_t *delivery)
 {
-    size_t count = window_take_settled(&delivery->unsettled, wait_now_ms());
-    if (count > 0)
-        delivery->losses = 0;
+    size_t count = delivery->settled;
+    delivery->settled = 0;
     return count;
 }
 

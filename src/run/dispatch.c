@@ -47,8 +47,6 @@ static bool is_settled(dispatch_t *dispatch, supply_outcome_t outcome)
 /* It was sent, or refused with those before it; nothing confirms it. False: the run cannot go on. */
 static bool keep_until_settled(dispatch_t *dispatch)
 {
-    if (!is_settled(dispatch, supply_settle(dispatch->supply, delivery_settled(dispatch->delivery))))
-        return false;
     if (supply_sent(dispatch->supply))
         return true;
     report_failure(dispatch->report, EX_OSERR, "out of memory");
@@ -91,7 +89,10 @@ static bool deliver(dispatch_t *dispatch)
     const supply_payload_t *payload = &dispatch->payload;
     delivery_outcome_t outcome = delivery_send(dispatch->delivery, payload->bytes, payload->length,
                                                payload->confirm, payload->doubted);
-    bool goes_on = judge(dispatch, outcome);
+    /* Those before it first: then judge() can tell truly what became of them. */
+    bool goes_on =
+        is_settled(dispatch, supply_settle(dispatch->supply, delivery_settled(dispatch->delivery)));
+    goes_on = judge(dispatch, outcome) && goes_on;
     log_progress(dispatch->supply->delivered + supply_unsettled(dispatch->supply),
                  supply_total(dispatch->supply));
     return goes_on;
