@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what one delivery costs with what it costs by other programs: mutual certificates (P-256: leaf,
-intermediate, root), one payload of 10 bytes, one downlink of 10 bytes, exit; on one server, an inboxd with a
-session cache, in one go. Prints tables, and writes them to $BUILD/bench.json as well.
+intermediate, root), one payload of 10 bytes, one downlink of 10 bytes, exit; on an inboxd with a session cache,
+and on one that speaks CoAP, in one go. Prints tables, and writes them to $BUILD/bench.json as well.
 
 Traffic is counted by a proxy, instructions by callgrind. A program that reads standard input until its end
 has it closed as soon as it has printed the downlink: the best that a script around it could do. Under loss all
@@ -19,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import day
+import delay
 import growth
 import tables
-from contestants import COAP_DOWNLINK, CONTESTANTS, DOWNLINK
+from contestants import CONTESTANTS, DOWNLINK
 from measure import KILLED, instructions, run, sizes_of, traffic
 # pylint: disable=wrong-import-order
 from client import BUILD, PROGRAM, tmpfs_directory
@@ -46,8 +49,11 @@ class Arena:
         self._memory = stack.enter_context(tmpfs_directory())
         if self._memory is None:
             sys.exit("bench: a repeat run needs a tmpfs for its session: /dev/shm or $XDG_RUNTIME_DIR")
-        self.plain = self.server("plain", "--reply", os.fsdecode(DOWNLINK))
-        self.coap = self.server("coap", "--reply", os.fsdecode(COAP_DOWNLINK))
+        # Not in the system's directory of temporary files, which may be a tmpfs.
+        self._disk = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir=BUILD)))
+        reply = ["--reply", os.fsdecode(DOWNLINK)]
+        self.servers = {"plain": self.server("plain", *reply), "coap": self.server("coap", "--coap", *reply),
+                        "silent": self.server("silent", "--coap")}
 
     def _let_files_settle(self):
         """The program reads its credentials anew where they have just changed, which is not the usual run."""
@@ -61,12 +67,13 @@ class Arena:
 
     def server_for(self, contestant):
         """The one that speaks its language."""
-        return self.coap if contestant.coap else self.plain
+        return self.servers[contestant.server]
 
     def directory(self, contestant, purpose, on_disk=False):
         """A session belongs to one address of the server, so each purpose has a directory; a queue belongs on
         a disk."""
-        directory = (self._scratch if on_disk else self._memory) / f"{purpose} {contestant.name}"
+        parent = self._disk if on_disk or contestant.on_disk else self._memory
+        directory = parent / f"{purpose} {contestant.name}"
         directory.mkdir(exist_ok=True)
         return directory
 
@@ -94,7 +101,7 @@ def measure_traffic(arena, contestant, runs=7):
         seen = [traffic(server, proxy, contestant.command(arena.pki, proxy.port, directory),
                         **contestant.feeding(), limit=HANGS) for _ in range(runs)]
     for one in seen:
-        assert DOWNLINK in one.run.stdout and one.run.status in (0, KILLED), f"{contestant.name}: {one}"
+        assert contestant.answer in one.run.stdout and one.run.status in (0, KILLED), f"{contestant.name}: {one}"
     least = min(seen, key=lambda one: one.up[1] + one.down[1])
     return {"up": least.up, "down": least.down, "largest_up": least.largest_up,
             "after_downlink": median([one.lingered for one in seen])}
@@ -110,7 +117,7 @@ def measure_instructions(arena, contestant, runs=1):
     for _ in range(runs):
         count, done = instructions(contestant.command(arena.pki, server.port, directory),
                                    **contestant.feeding(), limit=60)
-        assert DOWNLINK in done.stdout, f"{contestant.name}: {done}"
+        assert contestant.answer in done.stdout, f"{contestant.name}: {done}"
         seen.append(count)
     return min(seen) if all(seen) else None
 
@@ -175,9 +182,10 @@ def one_lossy_run(arena, contestant, loss, number, options):
 
 def count_lossy_runs(arena, contestant, loss, runs):
     """One row."""
-    received = [bytes(payload)[-10:] for payload in arena.server_for(contestant).received()]
+    received = Counter(bytes(payload) for payload in arena.server_for(contestant).received())
     arrived = [payload in received for payload, _ in runs]
     return {"loss": loss, "name": contestant.name, "runs": len(runs), "delivered": sum(arrived),
+            "twice": sum(received[payload] > 1 for payload, _ in runs),
             "printed": sum(DOWNLINK in done.stdout for _, done in runs),
             "silently_lost": sum(done.status == 0 and not there for (_, done), there in zip(runs, arrived)),
             "killed": sum(done.status == KILLED for _, done in runs),
@@ -200,8 +208,8 @@ def measure_patience(arena, options):
             pending.append([pool.submit(one_lossy_run, arena, one, loss, number, options)
                             for number in numbers])
         done = [[future.result() for future in futures] for futures in pending]
-        arena.plain.settle()
-        arena.coap.settle()
+        for server in arena.servers.values():
+            server.settle()
         for (loss, one), runs in zip(cells, done):
             rows.append(count_lossy_runs(arena, one, loss, runs) if runs else
                         {"loss": loss, "name": one.name, "missing": True})
@@ -232,8 +240,9 @@ def parse_arguments():
     parser.add_argument("--hold", type=float, default=10, help="seconds after which the standard input of a "
                         "run under loss is closed though no answer came (%(default)s)")
     parser.add_argument("--at-once", type=int, default=16, help="runs under loss side by side (%(default)s)")
-    parser.add_argument("--only", choices=["costs", "loss", "growth"], nargs="+",
-                        default=["costs", "loss", "growth"], help="these tables")
+    tables_there_are = ["costs", "day", "delay", "growth", "loss"]
+    parser.add_argument("--only", choices=tables_there_are, nargs="+", default=tables_there_are,
+                        help="these tables")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--json", action="store_true", help="print what $BUILD/bench.json holds instead")
     options = parser.parse_args()
@@ -253,6 +262,12 @@ def measure_all(options):
         arena = Arena(scratch, stack)
         if "costs" in options.only:
             report["costs"] = measure_costs(arena, options)
+        if "day" in options.only:
+            tables.progress("a day")
+            report["day"] = day.measure(arena, options.quick)
+        if "delay" in options.only:
+            tables.progress("a long way")
+            report["delay"] = delay.measure(arena)
         if "growth" in options.only:
             tables.progress("growth")
             report["lines"] = growth.measure_lines(arena, 1000 if options.quick else 10000)

@@ -2,7 +2,7 @@
 
 import statistics
 
-from contestants import OPENSSL, Contestant
+from contestants import COAPS, OPENSSL, Contestant
 from measure import run, traffic
 # pylint: disable=wrong-import-order
 from proxy import Proxy
@@ -13,6 +13,7 @@ SIZES = (1, 10, 100, 1000, 1200, 4096, 16384)
 OURS = "dtls-send --server 127.0.0.1:{port} --server-name localhost --cert {bundle} --key {key} --wait 0"
 PLAIN = Contestant("dtls-send --lines", OURS + " --lines")
 CONFIRMED = Contestant("dtls-send --lines --confirm", OURS + " --lines --confirm")
+COAPS_LINES = Contestant("dtls-send coaps --lines", COAPS.replace(" {payload}", " --lines"), server="coap")
 KEEPING = Contestant("dtls-send --queue --lines", OURS + " --queue {dir}/queue --lines")
 FLUSHING = Contestant("dtls-send --queue --flush", OURS + " --queue {dir}/queue --flush")
 BY_OPENSSL = Contestant("openssl s_client", OPENSSL, fed=True)
@@ -50,7 +51,7 @@ def measure_lines(arena, most):
     """Messages, time and memory for 1, 100 and `most` lines."""
     rows = []
     for count in (1, 100, most):
-        for contestant in (PLAIN, CONFIRMED, FLUSHING, BY_OPENSSL):
+        for contestant in (PLAIN, CONFIRMED, COAPS_LINES, FLUSHING, BY_OPENSSL):
             if not contestant.program:
                 rows.append({"name": contestant.name, "lines": count, "missing": True})
                 continue
@@ -60,7 +61,8 @@ def measure_lines(arena, most):
             if contestant is FLUSHING:
                 rows.append(fill_queue(arena, directory, lines))
             server = arena.server(f"inboxd {count} {contestant.name}",
-                                  *(["--reply", "ok"] if contestant is CONFIRMED else []))
+                                  *(["--reply", "ok"] if contestant is CONFIRMED else []),
+                                  *(["--coap"] if contestant is COAPS_LINES else []))
             rows.append(one_run(arena, contestant, server, directory, lines))
             server.stop()
     return rows
@@ -70,12 +72,12 @@ def measure_sizes(arena, runs=5):
     """Bytes and time of a repeat run, by the size of its payload."""
     rows = []
     directory = arena.directory(PLAIN, "sizes")
-    with Proxy(arena.plain.host, arena.plain.port, seed=1) as proxy:
+    with Proxy(arena.servers["plain"].host, arena.servers["plain"].port, seed=1) as proxy:
         for size in (SIZES[0], *SIZES):  # the first makes the handshake
             (directory / "payload").write_bytes(b"x" * size)
             words = OURS.replace("--wait 0",
                                  "--count 1 --confirm --session {dir}/session --file {dir}/payload")
-            seen = [traffic(arena.plain, proxy, PLAIN.command(arena.pki, proxy.port, directory, words=words))
+            seen = [traffic(arena.servers["plain"], proxy, PLAIN.command(arena.pki, proxy.port, directory, words=words))
                     for _ in range(runs)]
             # Wall time is the client's own, the proxy's and the server's.
             rows.append({"size": size, "up": seen[-1].up, "seconds": statistics.median(

@@ -13,9 +13,12 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "e2e"), str(TESTS / "net")]
 # pylint: disable=wrong-import-position
-from client import BUILD, environment
+from client import BUILD, NO_OPTIONS, environment
 
 KILLED = 124  # the status of what did not end in time, as timeout(1) has it
+
+# Neither the user's configuration nor the machine's is part of what is measured.
+HOMELESS = {"HOME": "/nonexistent", "DTLS_SEND_CONFIG": str(NO_OPTIONS)}
 
 APPLICATION_DATA = (23, 25)  # record types; the second with a connection id (RFC 9146)
 
@@ -73,7 +76,7 @@ def run(command, feed=None, until=b"", hold=10, limit=60, stdin=None):
         words = [launcher(), str(writing), str(limit), *command]
         with subprocess.Popen([str(word) for word in words], bufsize=0, pass_fds=[writing], stderr=errors,
                               stdin=stdin or (subprocess.DEVNULL if feed is None else subprocess.PIPE),
-                              stdout=subprocess.PIPE, env=environment({"HOME": "/nonexistent"})) as process:
+                              stdout=subprocess.PIPE, env=environment(HOMELESS)) as process:
             os.close(writing)
             stdout = _converse(process, feed, until, hold)
             status, started, ended, cpu, memory = map(int, report.readline().split())

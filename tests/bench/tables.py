@@ -61,14 +61,38 @@ def _dead(report, markdown):
 
 
 def _loss(report, markdown):
-    heads = ["under loss", "each way", "runs", "delivered", "downlink printed", "silently lost", "killed",
-             "median s"]
+    heads = ["under loss", "each way", "runs", "delivered", "downlink printed", "acted on twice",
+             "silently lost", "killed", "median s"]
     rows = []
     for row in report["loss"]:
         missing = row.get("missing")
         rows.append(_row(row["name"], [] if missing else [
-            f"{row['loss']:.0%}", row["runs"], row["delivered"], row["printed"], row["silently_lost"],
-            row["killed"], f"{row['seconds']:.2f}"], missing, len(heads)))
+            f"{row['loss']:.0%}", row["runs"], row["delivered"], row["printed"], row["twice"],
+            row["silently_lost"], row["killed"], f"{row['seconds']:.2f}"], missing, len(heads)))
+    return _table(heads, rows, markdown)
+
+
+def _day(report, markdown):
+    heads = ["a day of 144 runs", "first: datagrams, bytes up", "each other", "computed bytes up", "run: datagrams up",
+             "bytes up", "bytes down"]
+    rows = []
+    for row in report["day"]:
+        real = row.get("day")
+        rows.append(_row(row["name"], [] if row.get("missing") else [
+            f"{row['first'][0]}, {row['first'][1]}", f"{row['other'][0]}, {row['other'][1]}", row["computed"],
+            *([real["up"][0], real["up"][1], real["down"][1]] if real else ["not run", "", ""])],
+            row.get("missing"), len(heads)))
+    return _table(heads, rows, markdown)
+
+
+def _delay(report, markdown):
+    heads = ["a round trip of 1.2 s, nothing lost", "datagrams up, down", "without delay", "bytes up",
+             "downlink printed", "s", "status"]
+    rows = [_row(row["name"], [] if row.get("missing") else [
+        f"{row['far_up'][0]}, {row['far_down'][0]}", f"{row['near_up'][0]}, {row['near_down'][0]}",
+        row["far_up"][1], "yes" if row["printed"] else "no", f"{row['seconds']:.1f}",
+        "killed" if row["killed"] else row["status"]], row.get("missing"), len(heads))
+        for row in report["delay"]]
     return _table(heads, rows, markdown)
 
 
@@ -100,8 +124,8 @@ def render(report, markdown):
     head = (f"{report['date']}, {report['version']}, {report['machine']}; "
             f"{report['runs']} runs for each time, killed after {report['limit']} s under loss")
     parts = [head, *([] if report["valgrind"] else [f"valgrind: {MISSING}, so instructions are not counted"])]
-    for key, table in (("costs", _costs), ("dead", _dead), ("loss", _loss), ("lines", _lines),
-                       ("sizes", _sizes)):
+    for key, table in (("costs", _costs), ("day", _day), ("delay", _delay), ("dead", _dead), ("loss", _loss),
+                       ("lines", _lines), ("sizes", _sizes)):
         if key in report:
             parts.append(table(report, markdown))
     return "\n\n".join([*parts, _flags(report, markdown)])
