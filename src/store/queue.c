@@ -68,7 +68,8 @@ static const char *open_directory(queue_t *queue)
 {
     struct stat status;
     if (mkdir(queue->path, S_IRWXU) != 0 && errno != EEXIST)
-        return errno == ENOENT ? "its parent directory is missing; make that first" : strerror(errno);
+        return errno == ENOENT ? "No such file or directory; make its parent directory first"
+                               : strerror(errno);
     queue->directory = open(queue->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (queue->directory < 0 || fstat(queue->directory, &status) != 0)
         return strerror(errno);
