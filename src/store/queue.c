@@ -68,8 +68,7 @@ static const char *open_directory(queue_t *queue)
 {
     struct stat status;
     if (mkdir(queue->path, S_IRWXU) != 0 && errno != EEXIST)
-        return errno == ENOENT ? "No such file or directory; make its parent directory first"
-                               : strerror(errno);
+        return errno == ENOENT ? "No such file or directory; make its parent first" : strerror(errno);
     queue->directory = open(queue->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (queue->directory < 0 || fstat(queue->directory, &status) != 0)
         return strerror(errno);
