@@ -16,6 +16,10 @@ typedef struct {
     report_t *report;
     supply_payload_t payload;
     bool in_hand; /* the first payload is */
+    /* Doubted payloads that were not confirmed once more, and why: reported at the end, when it is known
+     * which of them are set aside. */
+    size_t unconfirmed;
+    char reason[2 * ATTEMPTS_TEXT_SIZE];
 } dispatch_t;
 
 /* Opens the supply, and lets it accept what is given; without a queue takes the first payload in hand.
@@ -33,7 +37,7 @@ bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count);
  */
 bool dispatch_ask(dispatch_t *dispatch, uint64_t count);
 
-/* Tells the supply that the run is over, and reports what it has set aside. */
+/* Tells the supply that the run is over, and reports what it has set aside, and what stays unconfirmed. */
 void dispatch_finish(dispatch_t *dispatch);
 
 #endif

@@ -1,5 +1,6 @@
 #include "run/dispatch.h"
 
+#include <stdio.h>
 #include <sysexits.h>
 
 #include "system/log.h"
@@ -53,6 +54,12 @@ static bool keep_until_settled(dispatch_t *dispatch)
     return false;
 }
 
+static void note_unconfirmed(dispatch_t *dispatch)
+{
+    dispatch->unconfirmed++;
+    snprintf(dispatch->reason, sizeof dispatch->reason, "%s", dispatch->delivery->error);
+}
+
 /* Passes the verdict on the payload in hand to the supply. False: the run cannot go on. */
 static bool judge(dispatch_t *dispatch, delivery_outcome_t outcome)
 {
@@ -74,7 +81,10 @@ static bool judge(dispatch_t *dispatch, delivery_outcome_t outcome)
         return is_settled(dispatch, supply_delivered(supply));
     case DELIVERY_UNCONFIRMED:
         supply_unconfirmed(supply);
-        report_delivery(dispatch->report, outcome, dispatch->delivery);
+        if (dispatch->payload.doubted)
+            note_unconfirmed(dispatch);
+        else
+            report_delivery(dispatch->report, outcome, dispatch->delivery);
         return dispatch->payload.doubted;
     default:
         supply_kept(supply);
@@ -144,6 +154,10 @@ void dispatch_finish(dispatch_t *dispatch)
     supply_outcome_t outcome = supply_settle(dispatch->supply, delivery_settled(dispatch->delivery));
     if (outcome != SUPPLY_OK)
         report_supply(dispatch->report, outcome);
-    while ((outcome = supply_finish(dispatch->supply)) != SUPPLY_END)
+    while ((outcome = supply_finish(dispatch->supply)) != SUPPLY_END) {
         report_supply(dispatch->report, outcome);
+        dispatch->unconfirmed--;
+    }
+    if (dispatch->unconfirmed > 0)
+        report_failure(dispatch->report, EX_TEMPFAIL, dispatch->reason);
 }
