@@ -12,6 +12,7 @@
 #include "command/output.h"
 #include "run/connection.h"
 #include "run/exchange.h"
+#include "run/link.h"
 #include "run/window.h"
 #include "system/wait.h"
 
@@ -41,26 +42,11 @@ typedef struct {
 /* Large: it holds a record and a response. */
 typedef struct {
     delivery_config_t config;
-    /* The payload sent last: how often it, or its CoAP message, was sent over this association, since when,
-     * and how many downlinks came since then. */
-    const unsigned char *payload;
-    size_t length;
-    bool confirm;
-    int transmissions, answers;
-    int64_t first_us;
-    bool measured;       /* how long its answer takes */
-    int64_t answered_us; /* the same where it was sent more than once, at the most */
-    int64_t heard_ms;    /* when anything came over the association, or the handshake was complete */
-    int renewals;        /* of the association, for this payload */
-    bool ever_answered;  /* by this server, in this run */
-    window_t unsettled;  /* unconfirmed payloads that were sent, and may still be refused */
-    size_t settled;      /* those that were not since delivery_settled() was called last */
-    int losses;          /* in a row, without a payload settled between them */
-
-    exchange_t exchange;
-    unsigned char record[DTLS_PAYLOAD_MAX]; /* that came last */
-    size_t record_length;
-    uint64_t downlinks;                 /* printed so far */
+    link_t link;
+    bool confirm;                       /* the payload in hand, or the last one, is to be confirmed */
+    window_t unsettled;                 /* unconfirmed payloads that were sent, and may still be refused */
+    size_t settled;                     /* those that are not in there any more, and not yet asked for */
+    int losses;                         /* in a row, without a payload settled between them */
     dtls_outcome_t broken;              /* for DELIVERY_BROKEN */
     char error[2 * ATTEMPTS_TEXT_SIZE]; /* one line on why the last call did not succeed */
 } delivery_t;
@@ -75,13 +61,14 @@ void delivery_init(delivery_t *delivery, const delivery_config_t *config);
  *
  * Else until an answer confirms it (RFC 7252 section 4.8), through refusals and over new connections, until
  * the limit; where it is `doubted`, since earlier runs could not get it confirmed, for a quarter of the time
- * that is left. A payload that had to be sent more than once may be answered late: then, in the plain form,
- * the association is given up before the next payload, unless as many answers came. */
+ * that is left. In the plain form nothing may confirm it that answers another payload. So where less
+ * downlinks came over the association than payloads were sent, this one or others, sent again or not, the
+ * association is given up first. */
 delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length,
                                  bool confirm, bool doubted);
 
-/* How many unconfirmed payloads have become settled since the last call, oldest first. None but those that
- * were sent before the last one; to be called after every delivery_send(). */
+/* How many unconfirmed payloads have become settled since the last call, oldest first: their time has passed,
+ * and the network was asked since then. */
 size_t delivery_settled(delivery_t *delivery);
 
 /* Prints what comes until `fd` is readable. DELIVERY_OK, LOST, UNWRITABLE or BROKEN. At the limit or with a
@@ -96,8 +83,8 @@ delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64
  */
 bool delivery_was_answered(const delivery_t *delivery);
 
-/* Whether a late answer may still come, that would pass for the answer to another payload: the association
- * must not be used again. */
+/* Whether a late answer may still come that would confirm a payload of the next run: the association must not
+ * be kept. One that a lease keeps for unconfirmed payloads may be. */
 bool delivery_is_ambiguous(const delivery_t *delivery);
 
 #endif

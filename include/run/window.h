@@ -20,17 +20,24 @@ static inline bool window_is_full(const window_t *window)
     return window->count == WINDOW_SIZE;
 }
 
-/* Adds one, if it is not full, that is settled at `due_ms`, not before those that were added before. */
-static inline void window_add(window_t *window, int64_t due_ms)
+/* When the oldest is settled; 0: nothing is unsettled. */
+static inline int64_t window_start_ms(const window_t *window)
 {
-    if (!window_is_full(window))
-        window->due_ms[(window->oldest + window->count++) % WINDOW_SIZE] = due_ms;
+    return window->count == 0 ? 0 : window->due_ms[window->oldest];
 }
 
 /* When all are settled; 0: nothing is unsettled. */
 static inline int64_t window_end_ms(const window_t *window)
 {
     return window->count == 0 ? 0 : window->due_ms[(window->oldest + window->count - 1) % WINDOW_SIZE];
+}
+
+/* Adds one, if it is not full, that is settled at `due_ms`, but not before those that were added before. */
+static inline void window_add(window_t *window, int64_t due_ms)
+{
+    int64_t end_ms = window_end_ms(window);
+    if (!window_is_full(window))
+        window->due_ms[(window->oldest + window->count++) % WINDOW_SIZE] = due_ms > end_ms ? due_ms : end_ms;
 }
 
 /* Takes out those that are settled by now. Returns how many. */

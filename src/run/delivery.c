@@ -1,25 +1,20 @@
 #include "run/delivery.h"
 
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "system/log.h"
-#include "system/random.h"
 
 enum {
-    CONFIRM_WAIT_MS = 2000, /* RFC 7252's ACK_TIMEOUT, while nobody knows how long an answer takes */
-    CONFIRM_WAIT_LEAST_MS = 250,
-    CONFIRM_WAIT_MOST_MS = 8000, /* leaves room for many tries where much is lost */
-    REUSED_TRANSMISSIONS = 2,    /* without an answer to these an association that nobody heard is given up */
-    HEARD_TRANSMISSIONS = 4,     /* to these, and so long a silence, any is */
+    REUSED_TRANSMISSIONS = 2, /* without an answer to these an association that nobody heard is given up */
+    HEARD_TRANSMISSIONS = 4,  /* to these, and so long a silence, any is */
     HEARD_SILENCE_MS = 8000,
     LOSSES_MAX = 3,
-    PACE_MS = 1,    /* between payloads: no server's socket buffer takes thousands of datagrams at once */
-    DRAIN_MS = 100, /* a flood of records that decide nothing does not outlast a wait by more */
+    PACE_MS = 1, /* between payloads: no server's socket buffer takes thousands of datagrams at once */
     PLAIN_WAIT_MS = 1000,
     PLAIN_WAIT_MORE_MS = 500, /* beyond two round trips */
     LINGER_MOST_MS = 50,
+    DOUBTED_SHARE = 4,   /* of the time that is left, the fourth part */
     LARGE_PAYLOAD = 8155 /* bytes: larger ones do not fit the buffer of pion/dtls servers */
 };
 
@@ -43,119 +38,57 @@ static delivery_outcome_t explain(delivery_t *delivery, dtls_outcome_t outcome)
                 connection_error_text(delivery->config.connection));
 }
 
-static void begin_association(delivery_t *delivery)
+/* No other connection, and no other time, would change it. */
+static bool ends_all(dtls_outcome_t outcome)
 {
-    delivery->transmissions = delivery->answers = 0;
-    delivery->heard_ms = wait_now_ms();
+    return outcome == DTLS_INTERRUPTED || outcome == DTLS_SYSTEM;
 }
 
 void delivery_init(delivery_t *delivery, const delivery_config_t *config)
 {
-    exchange_config_t exchange = config->exchange;
     delivery->config = *config;
+    delivery->confirm = false;
     delivery->unsettled = (window_t){0};
     delivery->settled = 0;
     delivery->losses = 0;
-    delivery->downlinks = 0;
-    delivery->ever_answered = false;
-    exchange.message_id = &config->connection->saved.message_id;
-    exchange.token = &config->connection->saved.token;
-    exchange_init(&delivery->exchange, &exchange);
-    begin_association(delivery);
+    link_init(&delivery->link, config->connection, config->output, config->limit);
+    if (config->coaps)
+        link_use_coap(&delivery->link, &config->exchange);
 }
 
-/* --- Sending and receiving --- */
-
-static dtls_outcome_t transmit(delivery_t *delivery)
+static delivery_outcome_t print_with(delivery_t *delivery, bool printed)
 {
-    const exchange_t *exchange = &delivery->exchange;
-    bool coaps = delivery->config.coaps;
-    const unsigned char *bytes = coaps ? exchange->message : delivery->payload;
-    size_t length = coaps ? exchange->message_length : delivery->length;
-    dtls_outcome_t outcome = dtls_send(&delivery->config.connection->dtls, bytes, length);
-    if (outcome != DTLS_OK)
-        return outcome;
-    if (delivery->transmissions++ == 0) {
-        delivery->first_us = wait_now_us();
-        delivery->measured = false;
-    }
-    log_step("%s of %zu bytes sent%s", coaps ? "message" : "payload", length,
-             delivery->transmissions > 1 ? " again" : "");
-    return DTLS_OK;
+    return printed ? DELIVERY_OK : fail(delivery, DELIVERY_UNWRITABLE, "%s", delivery->config.output->error);
 }
 
-static dtls_outcome_t receive(delivery_t *delivery, int64_t until_ms)
-{
-    int64_t now_ms = wait_now_ms();
-    if (now_ms > until_ms + DRAIN_MS)
-        return DTLS_TIMEOUT;
-    dtls_outcome_t outcome =
-        dtls_receive(&delivery->config.connection->dtls, delivery->record, sizeof delivery->record,
-                     &delivery->record_length, until_ms > now_ms ? until_ms - now_ms : 0);
-    if (outcome != DTLS_OK)
-        return outcome;
-    delivery->heard_ms = wait_now_ms();
-    connection_note_heard(delivery->config.connection);
-    return DTLS_OK;
-}
+/* --- What nothing confirms --- */
 
-static delivery_outcome_t print(delivery_t *delivery, const unsigned char *bytes, size_t length)
+/* Counts what has become settled. Returns whether anything is still unsettled. */
+static bool has_unsettled(delivery_t *delivery)
 {
-    log_step("downlink of %zu bytes", length);
-    log_clear_progress(); /* stdout may be the same terminal */
-    delivery->downlinks++;
-    if (output_write(delivery->config.output, bytes, length))
-        return DELIVERY_OK;
-    return fail(delivery, DELIVERY_UNWRITABLE, "%s", delivery->config.output->error);
-}
-
-/* A CoAP message: acknowledges or rejects it where that is due. */
-static exchange_step_t take_message(delivery_t *delivery)
-{
-    exchange_t *exchange = &delivery->exchange;
-    exchange_step_t step = exchange_take(exchange, delivery->record, delivery->record_length);
-    if (exchange->reply_length > 0) /* one that cannot be sent is one that is lost on the way */
-        (void)dtls_send(&delivery->config.connection->dtls, exchange->reply, exchange->reply_length);
-    return step;
-}
-
-/* What came while nothing was waited for. */
-static delivery_outcome_t take_stray(delivery_t *delivery)
-{
-    if (delivery->config.coaps) {
-        take_message(delivery);
-        return DELIVERY_OK;
-    }
-    delivery->answers++;
-    return print(delivery, delivery->record, delivery->record_length);
-}
-
-/* --- A new connection --- */
-
-/* Through a server that restarts, or accepts and closes again and again: the more often, the slower. */
-static dtls_outcome_t renew(delivery_t *delivery)
-{
-    wait_limit_t limit = delivery->config.limit;
-    int renewals = delivery->renewals++;
-    int64_t pause_ms = renewals == 0 ? 0 : INT64_C(100) << (renewals < 5 ? renewals : 5);
-    if (pause_ms > 0 && wait_for(-1, 0, wait_at_most(limit, pause_ms)) == WAIT_INTERRUPTED)
-        return DTLS_INTERRUPTED;
-    dtls_outcome_t outcome = connection_renew(delivery->config.connection, limit);
-    begin_association(delivery);
-    return outcome;
+    delivery->settled += window_take_settled(&delivery->unsettled, delivery->link.quiet_ms);
+    return delivery->unsettled.count > 0;
 }
 
 /* The server refused: whatever it was sent within the last two round trips may not have arrived. */
 static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome)
 {
-    delivery->unsettled =
-        (window_t){0}; /* a new connection takes time, in which none of them becomes settled */
+    has_unsettled(delivery);
+    delivery->unsettled = (window_t){0};
     if (outcome != DTLS_REFUSED || ++delivery->losses > LOSSES_MAX)
         return explain(delivery, outcome);
-    outcome = renew(delivery);
-    if (outcome != DTLS_OK)
-        return explain(delivery, outcome);
-    return DELIVERY_LOST;
+    outcome = link_renew(&delivery->link, delivery->confirm);
+    return outcome == DTLS_OK ? DELIVERY_LOST : explain(delivery, outcome);
+}
+
+/* What trouble means to the payloads that were sent: nothing where they are confirmed, or settled, since the
+ * next one finds a new connection. */
+static delivery_outcome_t judge(delivery_t *delivery, dtls_outcome_t end)
+{
+    bool settled = delivery->config.settles && !has_unsettled(delivery);
+    if (end == DTLS_TIMEOUT || (!ends_all(end) && (delivery->confirm || settled)))
+        return DELIVERY_OK;
+    return note_loss(delivery, end);
 }
 
 /* --- Between payloads --- */
@@ -164,8 +97,8 @@ static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome
  * trouble came. */
 static delivery_outcome_t listen_until(delivery_t *delivery, int64_t until_ms, dtls_outcome_t *end)
 {
-    while ((*end = receive(delivery, until_ms)) == DTLS_OK) {
-        delivery_outcome_t outcome = take_stray(delivery);
+    while ((*end = link_receive(&delivery->link, until_ms)) == DTLS_OK) {
+        delivery_outcome_t outcome = print_with(delivery, link_take_stray(&delivery->link));
         if (outcome != DELIVERY_OK)
             return outcome;
     }
@@ -174,81 +107,39 @@ static delivery_outcome_t listen_until(delivery_t *delivery, int64_t until_ms, d
 
 bool delivery_is_ambiguous(const delivery_t *delivery)
 {
-    return !delivery->config.coaps && delivery->confirm && delivery->answers < delivery->transmissions;
+    return link_is_ambiguous(&delivery->link) &&
+           (delivery->confirm || delivery->config.connection->config.lease_ms == 0);
 }
 
-static int64_t elapsed_us(const delivery_t *delivery)
-{
-    int64_t elapsed = wait_now_us() - delivery->first_us;
-    return elapsed > 0 ? elapsed : 1;
-}
-
-/* Karn's rule: an answer to what was sent twice measures nothing. */
-static void measure(delivery_t *delivery)
-{
-    delivery->ever_answered = true;
-    if (!delivery->measured && delivery->transmissions == 1)
-        connection_note_answer(delivery->config.connection, elapsed_us(delivery));
-    else if (!delivery->measured)
-        delivery->answered_us = elapsed_us(delivery);
-    delivery->measured = true;
-}
-
-/* But where as many answers came as it was sent times, the first one was only slow; and where nobody knows,
- * the next run had better wait longer than send everything twice for ever. */
-static void learn_slowness(delivery_t *delivery)
-{
-    bool twice = delivery->measured && delivery->transmissions > 1;
-    if (twice && delivery->answered_us > connection_answer_us(delivery->config.connection))
-        connection_note_answer(delivery->config.connection, delivery->answered_us);
-}
-
-/* Nothing has refused what was due by `now_ms`. */
-static void settle(delivery_t *delivery, int64_t now_ms)
-{
-    size_t count = window_take_settled(&delivery->unsettled, now_ms);
-    delivery->settled += count;
-    if (count > 0)
-        delivery->losses = 0;
-}
-
-/* Makes sure that nothing which belongs to the payload before can confirm the next one: prints what has
- * arrived, and gives the association up where more may come. */
-static delivery_outcome_t part_from_last(delivery_t *delivery)
+/* Makes sure that nothing which belongs to the payloads before can confirm the next one: prints what has
+ * arrived, and gives the association up where more may come. Unconfirmed ones, which the server need not
+ * answer, are settled first. */
+static delivery_outcome_t part_from_last(delivery_t *delivery, bool confirm)
 {
     dtls_outcome_t end = DTLS_TIMEOUT;
-    int64_t until_ms = wait_now_ms() + (delivery->transmissions > 0 ? PACE_MS : 0);
+    link_t *link = &delivery->link;
+    int64_t until_ms = wait_now_ms() + (link->transmissions > 0 ? PACE_MS : 0);
+    if (confirm && window_end_ms(&delivery->unsettled) > until_ms)
+        until_ms = window_end_ms(&delivery->unsettled);
     delivery_outcome_t outcome = listen_until(delivery, until_ms, &end);
-    delivery->renewals = 0;
     if (outcome != DELIVERY_OK)
         return outcome;
-    if (end != DTLS_TIMEOUT && delivery->unsettled.count > 0)
+    if (ends_all(end))
+        return explain(delivery, end);
+    if (has_unsettled(delivery) && end != DTLS_TIMEOUT)
         return note_loss(delivery, end);
-    settle(delivery, until_ms);
-    if (delivery_is_ambiguous(delivery))
-        log_step("a late answer may still come, and must not confirm another payload");
-    else
-        learn_slowness(delivery);
-    if (end == DTLS_TIMEOUT && !delivery_is_ambiguous(delivery))
+    bool ambiguous = confirm && link_is_ambiguous(link);
+    if (!ambiguous && delivery->confirm)
+        link_learn_slowness(link);
+    if (end == DTLS_TIMEOUT && !ambiguous)
         return DELIVERY_OK;
-    end = renew(delivery);
+    if (ambiguous)
+        log_step("a late answer may still come, and must not confirm another payload");
+    end = link_renew(link, confirm);
     return end == DTLS_OK ? DELIVERY_OK : explain(delivery, end);
 }
 
 /* --- Until it is confirmed --- */
-
-/* The wait after a first transmission (RFC 7252 section 4.2): random, so that devices that lost the same
- * answer do not all come back at once. */
-static int64_t first_wait_ms(const delivery_t *delivery)
-{
-    uint16_t random = 0;
-    bool known = connection_answer_us(delivery->config.connection) != 0;
-    int64_t least_ms = known ? CONFIRM_WAIT_LEAST_MS : CONFIRM_WAIT_MS;
-    int64_t wait_ms = 3 * connection_latency_us(delivery->config.connection) / 1000;
-    wait_ms = wait_ms > least_ms ? wait_ms : least_ms;
-    random_bytes(NULL, (unsigned char *)&random, sizeof random);
-    return wait_ms + wait_ms * random / UINT16_MAX / 2;
-}
 
 /* Waits for an answer until `until_ms`; once the server has acknowledged, until the deadline. DTLS_OK:
  * `*step` says what it means. */
@@ -256,16 +147,14 @@ static dtls_outcome_t await_answer(delivery_t *delivery, int64_t until_ms, int64
                                    exchange_step_t *step)
 {
     for (;;) {
-        dtls_outcome_t outcome = receive(delivery, until_ms < deadline_ms ? until_ms : deadline_ms);
+        dtls_outcome_t outcome =
+            link_receive(&delivery->link, until_ms < deadline_ms ? until_ms : deadline_ms);
         if (outcome != DTLS_OK)
             return outcome;
-        *step = delivery->config.coaps ? take_message(delivery) : EXCHANGE_ANSWERED;
-        if (*step == EXCHANGE_WAITING)
-            continue;
-        measure(delivery);
-        delivery->answers++;
-        until_ms = deadline_ms;
-        if (*step != EXCHANGE_ACKNOWLEDGED)
+        *step = link_take_answer(&delivery->link);
+        if (*step == EXCHANGE_ACKNOWLEDGED)
+            until_ms = deadline_ms;
+        else if (*step != EXCHANGE_WAITING)
             return DTLS_OK;
     }
 }
@@ -273,12 +162,12 @@ static dtls_outcome_t await_answer(delivery_t *delivery, int64_t until_ms, int64
 /* Whether the association is of no use any more, and a new one may be. */
 static bool is_over(const delivery_t *delivery, dtls_outcome_t outcome)
 {
-    int64_t silent_ms = wait_now_ms() - delivery->heard_ms;
+    const link_t *link = &delivery->link;
     if (outcome != DTLS_TIMEOUT)
         return true;
-    if (delivery->config.connection->reused)
-        return delivery->transmissions >= REUSED_TRANSMISSIONS;
-    return delivery->transmissions >= HEARD_TRANSMISSIONS && silent_ms >= HEARD_SILENCE_MS;
+    if (link->connection->reused)
+        return link->transmissions >= REUSED_TRANSMISSIONS;
+    return link->transmissions >= HEARD_TRANSMISSIONS && wait_now_ms() - link->heard_ms >= HEARD_SILENCE_MS;
 }
 
 /* The server may receive the payload twice then, and nobody can tell. Where there is no new association, what
@@ -289,7 +178,7 @@ static dtls_outcome_t renew_for_payload(delivery_t *delivery, dtls_outcome_t tro
     const char *text = connection_error_text(delivery->config.connection);
     snprintf(before, sizeof before, "%s", trouble == DTLS_TIMEOUT ? "no answer" : text);
     log_step("%s; the payload is sent again over a new connection, and may arrive twice", before);
-    dtls_outcome_t outcome = renew(delivery);
+    dtls_outcome_t outcome = link_renew(&delivery->link, true);
     if (outcome == DTLS_OK)
         return DTLS_OK;
     explain(delivery, outcome);
@@ -300,26 +189,24 @@ static dtls_outcome_t renew_for_payload(delivery_t *delivery, dtls_outcome_t tro
 
 static delivery_outcome_t give_up(delivery_t *delivery)
 {
-    const exchange_t *exchange = &delivery->exchange;
-    bool coaps = delivery->config.coaps;
+    exchange_t *exchange = &delivery->link.exchange;
     const char *server = delivery->config.output->server;
     bool over = wait_now_ms() >= delivery->config.limit.deadline_ms;
     const char *when =
         over ? "before --timeout" : "in the part of --timeout that it has, after earlier failures";
-    const char *large = delivery->length > LARGE_PAYLOAD
+    const char *large = delivery->link.length > LARGE_PAYLOAD
                             ? "; perhaps it is too large: some servers take no more than 8155 bytes at once"
                             : "";
-    const char *hint = coaps || delivery->ever_answered
+    const char *hint = delivery->link.ever_answered
                            ? ""
                            : "; where a server never answers, leave --confirm out, or use coaps";
-    if (coaps) {
-        exchange_abandon(&delivery->exchange);
-        if (exchange->confirmed && exchange->config.method != COAP_GET)
-            return fail(delivery, DELIVERY_BODY_LOST, "%s: %s", server, exchange->text);
-        return fail(delivery, DELIVERY_UNCONFIRMED, "%s: not confirmed: no response came %s", server, when);
-    }
-    return fail(delivery, DELIVERY_UNCONFIRMED, "%s: not confirmed: no downlink answered the payload %s%s%s",
-                server, when, hint, large);
+    if (!delivery->config.coaps)
+        return fail(delivery, DELIVERY_UNCONFIRMED,
+                    "%s: not confirmed: no downlink answered the payload %s%s%s", server, when, hint, large);
+    exchange_abandon(exchange);
+    if (exchange->confirmed && exchange->config.method != COAP_GET)
+        return fail(delivery, DELIVERY_BODY_LOST, "%s: %s", server, exchange->text);
+    return fail(delivery, DELIVERY_UNCONFIRMED, "%s: not confirmed: no response came %s", server, when);
 }
 
 static delivery_outcome_t finish_exchange(delivery_t *delivery)
@@ -329,7 +216,7 @@ static delivery_outcome_t finish_exchange(delivery_t *delivery)
                                                   [EXCHANGE_FORBIDDEN] = DELIVERY_FORBIDDEN,
                                                   [EXCHANGE_BUSY] = DELIVERY_BUSY,
                                                   [EXCHANGE_UNEXPECTED] = DELIVERY_UNEXPECTED};
-    const exchange_t *exchange = &delivery->exchange;
+    const exchange_t *exchange = &delivery->link.exchange;
     output_t *output = delivery->config.output;
     char code[COAP_CODE_TEXT];
     if (exchange->verdict != EXCHANGE_CONFIRMED)
@@ -343,46 +230,46 @@ static delivery_outcome_t finish_exchange(delivery_t *delivery)
     code[sizeof "2.05" - 1] = '\0';
     output->code = code;
     output->content_format = exchange->body_format;
-    delivery_outcome_t outcome = print(delivery, exchange->body, exchange->body_length);
+    bool printed = link_print(&delivery->link, exchange->body, exchange->body_length);
     output->code = NULL;
-    return outcome == DELIVERY_OK ? DELIVERY_CONFIRMED : outcome;
+    return printed ? DELIVERY_CONFIRMED : print_with(delivery, false);
 }
 
 static delivery_outcome_t take_answer(delivery_t *delivery)
 {
     if (delivery->config.coaps)
         return finish_exchange(delivery);
-    delivery_outcome_t outcome = print(delivery, delivery->record, delivery->record_length);
-    return outcome == DELIVERY_OK ? DELIVERY_CONFIRMED : outcome;
+    link_t *link = &delivery->link;
+    bool printed = link_print(link, link->record, link->record_length);
+    return printed ? DELIVERY_CONFIRMED : print_with(delivery, false);
 }
 
 static delivery_outcome_t send_until_confirmed(delivery_t *delivery, int64_t deadline_ms)
 {
-    int64_t wait_ms = first_wait_ms(delivery);
-    dtls_outcome_t outcome = transmit(delivery);
+    link_t *link = &delivery->link;
+    int64_t wait_ms = link_first_wait_ms(link);
     for (;;) {
         exchange_step_t step = EXCHANGE_WAITING;
+        dtls_outcome_t outcome = link_transmit(link);
         if (outcome == DTLS_OK)
             outcome = await_answer(delivery, wait_now_ms() + wait_ms, deadline_ms, &step);
+        if (outcome == DTLS_OK)
+            link_back_off(link, wait_ms);
         if (outcome == DTLS_OK && step == EXCHANGE_ANSWERED)
             return take_answer(delivery);
-        if (outcome == DTLS_INTERRUPTED || outcome == DTLS_SYSTEM || outcome == DTLS_TOO_LARGE)
+        if (ends_all(outcome) || outcome == DTLS_TOO_LARGE)
             return explain(delivery, outcome);
         if (outcome != DTLS_OK && wait_now_ms() >= deadline_ms)
             return give_up(delivery);
-        wait_ms = wait_ms < CONFIRM_WAIT_MOST_MS / 2 ? 2 * wait_ms : CONFIRM_WAIT_MOST_MS;
-        if (outcome == DTLS_OK) { /* another message */
-            delivery->transmissions = delivery->answers = 0;
-            wait_ms = first_wait_ms(delivery);
+        if (outcome == DTLS_OK) {
+            link_begin_message(link);
         } else if (is_over(delivery, outcome)) {
-            outcome = renew_for_payload(delivery, outcome);
-            if (outcome != DTLS_OK)
+            if (renew_for_payload(delivery, outcome) != DTLS_OK)
                 return DELIVERY_BROKEN;
-            if (delivery->config.coaps && !exchange_restart(&delivery->exchange))
+            if (delivery->config.coaps && !exchange_restart(&link->exchange))
                 return finish_exchange(delivery);
-            wait_ms = first_wait_ms(delivery);
         }
-        outcome = transmit(delivery);
+        wait_ms = link->transmissions == 0 ? link_first_wait_ms(link) : link_next_wait_ms(wait_ms);
     }
 }
 
@@ -390,13 +277,14 @@ static delivery_outcome_t send_until_confirmed(delivery_t *delivery, int64_t dea
 
 static delivery_outcome_t send_once(delivery_t *delivery)
 {
-    dtls_outcome_t outcome = transmit(delivery);
-    if (outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && delivery->unsettled.count > 0)
+    link_t *link = &delivery->link;
+    dtls_outcome_t outcome = link_transmit(link);
+    if (outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && has_unsettled(delivery))
         return note_loss(delivery, outcome);
     if (outcome == DTLS_REFUSED || outcome == DTLS_CLOSED) {
-        outcome = renew(delivery);
+        outcome = link_renew(link, false);
         if (outcome == DTLS_OK)
-            outcome = transmit(delivery);
+            outcome = link_transmit(link);
     }
     if (outcome != DTLS_OK)
         return explain(delivery, outcome);
@@ -410,61 +298,55 @@ static delivery_outcome_t send_once(delivery_t *delivery)
 static delivery_outcome_t make_room(delivery_t *delivery)
 {
     dtls_outcome_t end = DTLS_TIMEOUT;
-    if (!window_is_full(&delivery->unsettled))
-        return DELIVERY_OK;
-    int64_t due_ms = delivery->unsettled.due_ms[delivery->unsettled.oldest];
-    delivery_outcome_t outcome = listen_until(delivery, due_ms, &end);
-    if (outcome != DELIVERY_OK)
-        return outcome;
-    if (end != DTLS_TIMEOUT)
-        return note_loss(delivery, end);
-    settle(delivery, due_ms);
+    while (has_unsettled(delivery) && window_is_full(&delivery->unsettled)) {
+        delivery_outcome_t outcome = listen_until(delivery, window_start_ms(&delivery->unsettled), &end);
+        if (outcome != DELIVERY_OK)
+            return outcome;
+        if (end != DTLS_TIMEOUT)
+            return note_loss(delivery, end);
+        if (wait_now_ms() >= delivery->config.limit.deadline_ms)
+            return explain(delivery, end);
+    }
     return DELIVERY_OK;
 }
 
 delivery_outcome_t delivery_send(delivery_t *delivery, const unsigned char *payload, size_t length,
                                  bool confirm, bool doubted)
 {
+    link_t *link = &delivery->link;
     confirm = confirm || delivery->config.coaps;
     delivery_outcome_t outcome = make_room(delivery);
     if (outcome == DELIVERY_OK)
-        outcome = part_from_last(delivery);
+        outcome = part_from_last(delivery, confirm);
     if (outcome != DELIVERY_OK)
         return outcome;
-    delivery->payload = payload;
-    delivery->length = length;
     delivery->confirm = confirm;
-    delivery->transmissions = delivery->answers = 0;
+    link_take_in_hand(link, payload, length);
     if (!confirm)
         return send_once(delivery);
-    if (delivery->config.coaps && !exchange_begin(&delivery->exchange, payload, length))
+    if (delivery->config.coaps && !exchange_begin(&link->exchange, payload, length))
         return fail(delivery, DELIVERY_REFUSED, "path, query and payload do not fit one message");
     int64_t deadline_ms = delivery->config.limit.deadline_ms, now_ms = wait_now_ms();
-    return send_until_confirmed(delivery, doubted ? now_ms + (deadline_ms - now_ms) / 4 : deadline_ms);
+    return send_until_confirmed(delivery,
+                                doubted ? now_ms + (deadline_ms - now_ms) / DOUBTED_SHARE : deadline_ms);
 }
 
 bool delivery_was_answered(const delivery_t *delivery)
 {
-    return delivery->config.coaps && delivery->measured && !delivery->exchange.waiting;
+    return delivery->config.coaps && delivery->link.measured && !delivery->link.exchange.waiting;
 }
 
 size_t delivery_settled(delivery_t *delivery)
 {
+    has_unsettled(delivery);
     size_t count = delivery->settled;
     delivery->settled = 0;
+    if (count > 0)
+        delivery->losses = 0;
     return count;
 }
 
 /* --- Waiting for something else --- */
-
-/* What trouble means to payloads that were sent: nothing where they are confirmed, and where the next one
- * finds a new connection. */
-static delivery_outcome_t judge(delivery_t *delivery, dtls_outcome_t end)
-{
-    if (end == DTLS_TIMEOUT || (delivery->confirm && end != DTLS_INTERRUPTED && end != DTLS_SYSTEM))
-        return DELIVERY_OK;
-    return note_loss(delivery, end);
-}
 
 delivery_outcome_t delivery_await_input(delivery_t *delivery, int fd)
 {
@@ -507,7 +389,7 @@ static int64_t last_moment_ms(const delivery_t *delivery)
 
 static bool is_enough(const delivery_t *delivery, uint64_t enough)
 {
-    return enough != 0 && delivery->downlinks >= enough;
+    return enough != 0 && delivery->link.downlinks >= enough;
 }
 
 delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64_t enough)
@@ -515,18 +397,23 @@ delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64
     dtls_outcome_t end = DTLS_OK;
     int64_t silence_ms = wait_ms >= 0 ? wait_ms : default_wait_ms(delivery);
     while (end == DTLS_OK && !is_enough(delivery, enough)) {
-        end = receive(delivery, wait_now_ms() + silence_ms);
-        delivery_outcome_t outcome = end == DTLS_OK ? take_stray(delivery) : DELIVERY_OK;
+        end = link_receive(&delivery->link, wait_now_ms() + silence_ms);
+        delivery_outcome_t outcome =
+            end == DTLS_OK ? print_with(delivery, link_take_stray(&delivery->link)) : DELIVERY_OK;
         if (outcome != DELIVERY_OK)
             return outcome;
     }
     /* More than enough is not printed. */
     int64_t until_ms = last_moment_ms(delivery);
-    while ((end == DTLS_OK || end == DTLS_TIMEOUT) && (end = receive(delivery, until_ms)) == DTLS_OK) {
-        delivery_outcome_t outcome = is_enough(delivery, enough) ? DELIVERY_OK : take_stray(delivery);
+    while ((end == DTLS_OK || end == DTLS_TIMEOUT) &&
+           (end = link_receive(&delivery->link, until_ms)) == DTLS_OK) {
+        delivery_outcome_t outcome = is_enough(delivery, enough)
+                                         ? DELIVERY_OK
+                                         : print_with(delivery, link_take_stray(&delivery->link));
         if (outcome != DELIVERY_OK)
             return outcome;
     }
-    learn_slowness(delivery);
+    if (delivery->confirm)
+        link_learn_slowness(&delivery->link);
     return end == DTLS_CLOSED ? DELIVERY_OK : judge(delivery, end);
 }

@@ -141,7 +141,7 @@ bool dispatch_ask(dispatch_t *dispatch, uint64_t count)
     delivery_outcome_t outcome = DELIVERY_CONFIRMED;
     for (uint64_t asked = 0; asked < most && outcome == DELIVERY_CONFIRMED; asked++) {
         outcome = delivery_send(dispatch->delivery, NULL, 0, true, false);
-        if (dispatch->delivery->exchange.body_length == 0)
+        if (dispatch->delivery->link.exchange.body_length == 0)
             break;
     }
     if (outcome != DELIVERY_CONFIRMED)
