@@ -115,8 +115,6 @@ static void note_handshake(connection_t *connection)
     saved->heard_ms = session_clock_ms();
     saved->round_trip_us = dtls_round_trip_us(&connection->dtls);
     begin_counters(saved);
-    if (connection->config.session_file == NULL)
-        return;
     /* An abbreviated handshake shows no certificates, and does not make the session younger. */
     if (!dtls_was_resumed(&connection->dtls)) {
         saved->full_at = time(NULL);

@@ -63,17 +63,20 @@ static delivery_outcome_t print_with(delivery_t *delivery, bool printed)
 
 /* --- What nothing confirms --- */
 
-/* Counts what has become settled. Returns whether anything is still unsettled. */
-static bool has_unsettled(delivery_t *delivery)
+/* Counts what has become settled: what the network had time to refuse, and, where the server itself ended the
+ * connection, what it has answered. Returns whether anything is still unsettled. */
+static bool has_unsettled(delivery_t *delivery, dtls_outcome_t end)
 {
-    delivery->settled += window_take_settled(&delivery->unsettled, delivery->link.quiet_ms);
+    bool answered = end == DTLS_CLOSED && !link_is_ambiguous(&delivery->link);
+    int64_t until_ms = answered ? INT64_MAX : delivery->link.quiet_ms;
+    delivery->settled += window_take_settled(&delivery->unsettled, until_ms);
     return delivery->unsettled.count > 0;
 }
 
 /* The server refused: whatever it was sent within the last two round trips may not have arrived. */
 static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome)
 {
-    has_unsettled(delivery);
+    has_unsettled(delivery, outcome);
     delivery->unsettled = (window_t){0};
     if (outcome != DTLS_REFUSED || ++delivery->losses > LOSSES_MAX)
         return explain(delivery, outcome);
@@ -85,7 +88,7 @@ static delivery_outcome_t note_loss(delivery_t *delivery, dtls_outcome_t outcome
  * next one finds a new connection. */
 static delivery_outcome_t judge(delivery_t *delivery, dtls_outcome_t end)
 {
-    bool settled = delivery->config.settles && !has_unsettled(delivery);
+    bool settled = delivery->config.settles && !has_unsettled(delivery, end);
     if (end == DTLS_TIMEOUT || (!ends_all(end) && (delivery->confirm || settled)))
         return DELIVERY_OK;
     return note_loss(delivery, end);
@@ -126,7 +129,7 @@ static delivery_outcome_t part_from_last(delivery_t *delivery, bool confirm)
         return outcome;
     if (ends_all(end))
         return explain(delivery, end);
-    if (has_unsettled(delivery) && end != DTLS_TIMEOUT)
+    if (has_unsettled(delivery, end) && end != DTLS_TIMEOUT)
         return note_loss(delivery, end);
     bool ambiguous = confirm && link_is_ambiguous(link);
     if (!ambiguous && delivery->confirm)
@@ -279,7 +282,7 @@ static delivery_outcome_t send_once(delivery_t *delivery)
 {
     link_t *link = &delivery->link;
     dtls_outcome_t outcome = link_transmit(link);
-    if (outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && has_unsettled(delivery))
+    if (outcome != DTLS_OK && outcome != DTLS_TOO_LARGE && has_unsettled(delivery, outcome))
         return note_loss(delivery, outcome);
     if (outcome == DTLS_REFUSED || outcome == DTLS_CLOSED) {
         outcome = link_renew(link, false);
@@ -298,7 +301,7 @@ static delivery_outcome_t send_once(delivery_t *delivery)
 static delivery_outcome_t make_room(delivery_t *delivery)
 {
     dtls_outcome_t end = DTLS_TIMEOUT;
-    while (has_unsettled(delivery) && window_is_full(&delivery->unsettled)) {
+    while (has_unsettled(delivery, end) && window_is_full(&delivery->unsettled)) {
         delivery_outcome_t outcome = listen_until(delivery, window_start_ms(&delivery->unsettled), &end);
         if (outcome != DELIVERY_OK)
             return outcome;
@@ -338,7 +341,7 @@ bool delivery_was_answered(const delivery_t *delivery)
 
 size_t delivery_settled(delivery_t *delivery)
 {
-    has_unsettled(delivery);
+    has_unsettled(delivery, DTLS_OK);
     size_t count = delivery->settled;
     delivery->settled = 0;
     if (count > 0)

@@ -321,17 +321,16 @@ def test_a_run_ends_when_the_server_closes(send, inboxd):
     assert result.seconds < 2 * SLOWNESS
 
 
-def test_lines_that_a_closing_server_no_longer_took_are_a_failure(begin, inboxd):
+def test_a_line_that_comes_after_the_server_closed_goes_over_a_new_connection(begin, inboxd):
     server = inboxd("--close", "--reply", "goodbye")
     client = begin(server, "--wait", "0.5", "--lines", stdin=subprocess.PIPE)
     client.process.stdin.write(b"one\n")
     client.process.stdin.flush()
     assert client.process.stdout.readline() == b"goodbye\n"
     server.wait_for_event("closed")
-    result = client.finish(b"two\n")
-    assert result.status != 0
-    assert result.stderr.count("\n") == 1
-    server.wait_for_payloads(b"one")
+    assert_silent_success(client.finish(b"two\n"), b"goodbye\n")
+    server.wait_for_payloads(b"one", b"two")
+    assert len(server.events("handshake")) == 2
 
 
 def test_the_server_is_told_goodbye(send, inboxd):
