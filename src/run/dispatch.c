@@ -45,6 +45,12 @@ static bool is_settled(dispatch_t *dispatch, supply_outcome_t outcome)
     return outcome != SUPPLY_FAILED;
 }
 
+/* Tells the supply what has become settled. False: the run cannot go on. */
+static bool settle(dispatch_t *dispatch)
+{
+    return is_settled(dispatch, supply_settle(dispatch->supply, delivery_settled(dispatch->delivery)));
+}
+
 /* It was sent, or refused with those before it; nothing confirms it. False: the run cannot go on. */
 static bool keep_until_settled(dispatch_t *dispatch)
 {
@@ -100,8 +106,7 @@ static bool deliver(dispatch_t *dispatch)
     delivery_outcome_t outcome = delivery_send(dispatch->delivery, payload->bytes, payload->length,
                                                payload->confirm, payload->doubted);
     /* Those before it first: then judge() can tell truly what became of them. */
-    bool goes_on =
-        is_settled(dispatch, supply_settle(dispatch->supply, delivery_settled(dispatch->delivery)));
+    bool goes_on = settle(dispatch);
     goes_on = judge(dispatch, outcome) && goes_on;
     log_progress(dispatch->supply->delivered + supply_unsettled(dispatch->supply),
                  supply_total(dispatch->supply));
@@ -111,10 +116,13 @@ static bool deliver(dispatch_t *dispatch)
 /* False: the run cannot go on. */
 static bool can_go_on(dispatch_t *dispatch, delivery_outcome_t outcome)
 {
-    if (outcome == DELIVERY_LOST)
+    if (outcome == DELIVERY_LOST) {
+        if (!settle(dispatch))
+            return false;
         supply_rewind(dispatch->supply);
-    else if (outcome != DELIVERY_OK)
+    } else if (outcome != DELIVERY_OK) {
         report_delivery(dispatch->report, outcome, dispatch->delivery);
+    }
     return outcome == DELIVERY_OK || outcome == DELIVERY_LOST;
 }
 
