@@ -25,6 +25,12 @@ typedef struct {
     int64_t pace_ms;   /* what a second of the library's timer lasts */
     int64_t flight_us; /* when the first datagram since the last answer left; 0: none did */
     bool flight_was_resent;
+    /* The flight that was sent last: its first datagram, for transport_send(). */
+    int64_t sent_us;
+    size_t sent_length;
+    bool may_begin;        /* the next datagram begins a flight: something came, or the timer expired */
+    bool is_due;           /* the latter */
+    bool is_untimely;      /* the datagrams of this flight are not sent */
     int64_t round_trip_us; /* smoothed (RFC 6298 section 2); 0: not known */
     unsigned long datagrams_sent, datagrams_received;
     unsigned long long bytes_sent, bytes_received; /* UDP payload */
@@ -45,8 +51,11 @@ bool transport_open(transport_t *transport, const struct addrinfo *address, cons
  * it anew (Karn's rule). */
 void transport_expect_round_trip(transport_t *transport, int64_t round_trip_us);
 
-/* An f_send: sends one datagram. Returns its length, MBEDTLS_ERR_SSL_WANT_WRITE where the socket's buffer is
- * full, or MBEDTLS_ERR_NET_SEND_FAILED with transport->error set. `context` is the transport, here and below.
+/* An f_send: sends one datagram. But in a handshake a flight that the library repeats before a round trip has
+ * passed, since the server repeats its own, is not sent: the server's timer was faster than the path, and
+ * what it waits for is under way. If it is not, our own timer finds out. Returns the datagram's length,
+ * MBEDTLS_ERR_SSL_WANT_WRITE where the socket's buffer is full, or MBEDTLS_ERR_NET_SEND_FAILED with
+ * transport->error set. `context` is the transport, here and below.
  */
 int transport_send(void *context, const unsigned char *bytes, size_t length);
 

@@ -83,9 +83,9 @@ int64_t link_next_wait_ms(int64_t wait_ms);
  * (RFC 6298 section 5.7). */
 void link_back_off(link_t *link, int64_t wait_ms);
 
-/* Notes the time of an answer to what was sent more than once, if it was longer than known. Where as many
- * answers came as it was sent times, the first one was only slow. At the end of a run nobody knows, and the
- * next one had better wait longer than send everything twice for ever. */
-void link_learn_slowness(link_t *link);
+/* Notes the time of an answer to what was sent more than once, if it was longer than known: where as many
+ * answers came as it was sent times, since then the first one was only slow; and as a `guess`, at the end of
+ * a run, since the next one had better wait longer than send everything twice for ever. */
+void link_learn_slowness(link_t *link, bool guess);
 
 #endif

@@ -44,7 +44,9 @@ bool transport_open(transport_t *transport, const struct addrinfo *address, cons
     transport_close(transport);
     transport->error = 0;
     transport->final_ms = transport->flight_us = 0;
-    transport->heard = false;
+    transport->heard = transport->is_due = transport->is_untimely = false;
+    transport->may_begin = true;
+    transport->sent_length = 0;
     transport->heard_ms = wait_now_ms();
     if (getnameinfo(address->ai_addr, address->ai_addrlen, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV) == 0)
@@ -109,11 +111,30 @@ static void measure(transport_t *transport)
     }
 }
 
+/* Whether this datagram, of a handshake, belongs to a flight that is repeated too soon. Records change when
+ * they are repeated, but not their length, and no two flights of a handshake begin with the same. */
+static bool is_untimely(transport_t *transport, size_t length)
+{
+    int64_t now_us = wait_now_us();
+    if (transport->may_begin) {
+        bool again = transport->sent_length == length && !transport->is_due;
+        transport->is_untimely = again && now_us - transport->sent_us < transport->round_trip_us;
+        transport->may_begin = transport->is_due = false;
+        if (!transport->is_untimely) {
+            transport->sent_us = now_us;
+            transport->sent_length = length;
+        }
+    }
+    return transport->is_untimely;
+}
+
 /* --- What mbed TLS calls --- */
 
 int transport_send(void *context, const unsigned char *bytes, size_t length)
 {
     transport_t *transport = context;
+    if (transport->measures && is_untimely(transport, length))
+        return (int)length;
     ssize_t sent = send(transport->net.fd, bytes, length, MSG_NOSIGNAL);
     if (sent < 0 && (errno == EAGAIN || errno == EINTR))
         return MBEDTLS_ERR_SSL_WANT_WRITE;
@@ -145,7 +166,7 @@ int transport_receive(void *context, unsigned char *buffer, size_t size)
     transport->may_receive = false;
     transport->datagrams_received++;
     transport->bytes_received += (size_t)received;
-    transport->heard = true;
+    transport->heard = transport->may_begin = true;
     transport->heard_ms = wait_now_ms();
     measure(transport);
     /* An empty datagram is nothing; to the library 0 would be the end of the connection, for anyone to send.
@@ -171,6 +192,7 @@ int transport_get_timer(void *context)
         return -1;
     if (now_ms < transport->final_ms)
         return now_ms >= transport->intermediate_ms ? 1 : 0;
+    transport->may_begin = transport->is_due = true;
     transport->flight_was_resent = true; /* by the library, which has just learned that it is time */
     return 2;
 }

@@ -132,8 +132,8 @@ static delivery_outcome_t part_from_last(delivery_t *delivery, bool confirm)
     if (has_unsettled(delivery, end) && end != DTLS_TIMEOUT)
         return note_loss(delivery, end);
     bool ambiguous = confirm && link_is_ambiguous(link);
-    if (!ambiguous && delivery->confirm)
-        link_learn_slowness(link);
+    if (delivery->confirm)
+        link_learn_slowness(link, false);
     if (end == DTLS_TIMEOUT && !ambiguous)
         return DELIVERY_OK;
     if (ambiguous)
@@ -417,6 +417,6 @@ delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64
             return outcome;
     }
     if (delivery->confirm)
-        link_learn_slowness(&delivery->link);
+        link_learn_slowness(&delivery->link, true);
     return end == DTLS_CLOSED ? DELIVERY_OK : judge(delivery, end);
 }

@@ -183,7 +183,9 @@ int64_t link_first_wait_ms(const link_t *link)
 {
     bool known = connection_answer_us(link->connection) != 0;
     int64_t least_ms = known ? FIRST_WAIT_LEAST_MS : FIRST_WAIT_MS;
-    int64_t wait_ms = 3 * connection_latency_us(link->connection) / 1000;
+    int64_t latency_ms = connection_latency_us(link->connection) / 1000;
+    int64_t most_ms = latency_ms * 3 / 2 > WAIT_MOST_MS ? latency_ms * 3 / 2 : WAIT_MOST_MS;
+    int64_t wait_ms = 3 * latency_ms < most_ms ? 3 * latency_ms : most_ms;
     wait_ms = wait_ms > least_ms ? wait_ms : least_ms;
     wait_ms += (int64_t)random_up_to((uint64_t)wait_ms / 2);
     return wait_ms > link->backed_off_ms ? wait_ms : link->backed_off_ms;
@@ -201,11 +203,12 @@ void link_back_off(link_t *link, int64_t wait_ms)
         link->backed_off_ms = wait_ms;
 }
 
-void link_learn_slowness(link_t *link)
+void link_learn_slowness(link_t *link, bool guess)
 {
-    bool twice = link->measured && link->transmissions > 1;
-    if (twice && link->answered_us > connection_answer_us(link->connection))
+    bool all_came = link->answers >= link->transmissions;
+    if (!link->measured || link->transmissions < 2 || !(all_came || guess))
+        return;
+    if (link->answered_us > connection_answer_us(link->connection))
         connection_note_answer(link->connection, link->answered_us);
-    if (twice && !link_is_ambiguous(link))
-        link->backed_off_ms = 0;
+    link->backed_off_ms = 0;
 }

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,7 @@ def test_a_payload_whose_part_of_the_time_is_over_leaves_no_answer_to_the_next(s
 @pytest.mark.parametrize("form", ["dtls", "coaps"])
 def test_on_a_slow_path_nothing_is_sent_twice_and_a_repeat_run_is_one_datagram(send, inboxd, proxied, run_dir,
                                                                                form):
-    """A round trip of 1.2 s."""
+    """A round trip of 1.2 s. The server's own timer is faster, so that it repeats itself."""
     server = inboxd("--reply", "thanks", *(["--coap"] if form == "coaps" else []))
     counts = {}
     for name, delay_ms in (("fast", 0), ("slow", 600)):
@@ -166,7 +167,7 @@ def test_on_a_slow_path_nothing_is_sent_twice_and_a_repeat_run_is_one_datagram(s
             before = count(proxy, UP), count(proxy, DOWN)
             assert send(f"{form}://{proxy.address}", *arguments, "again", timeout=20).status == 0
             counts[name].append((count(proxy, UP) - before[0], count(proxy, DOWN) - before[1]))
-    assert counts["slow"] == counts["fast"]
+    assert counts["slow"][0][0] == counts["fast"][0][0] == 4
     assert counts["slow"][1:] == [(1, 1), (1, 1)]
 
 
@@ -269,7 +270,7 @@ def test_a_server_that_forgets_in_the_midst_of_a_confirmed_run_gets_the_payload(
     client.process.stdin.flush()
     assert client.process.stdout.readline() == b"thanks\n"
     server.process.send_signal(signal.SIGUSR1)
-    server.wait_for_event("forgotten")
+    time.sleep(0.3)  # nothing tells that it has
     result = client.finish(b"two\n")
     assert_silent_success(result, b"thanks\n")
     server.wait_for_payloads(b"one", b"two")
