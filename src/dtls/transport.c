@@ -18,6 +18,9 @@ enum {
      * ClientHello, which would be answered too, and would double all that follows. */
     PACE_UNKNOWN_MS = 1500,
     DELAY_MOST_MS = 2000,
+    /* Beyond the last word of a server that was heard. OpenSSL resends on its own timer alone, after 1, 2, 4
+     * and 8 s, and serves nobody else meanwhile: the last of these must still be met. */
+    HEARD_PATIENCE_MS = ATTEMPTS_PATIENCE_MS + 1000,
     IPV6_LEAST_MTU = 1280
 };
 
@@ -209,7 +212,7 @@ wait_outcome_t transport_wait(const transport_t *transport, short events, wait_l
 wait_limit_t transport_bound(const transport_t *transport, int64_t patience_ms, wait_limit_t limit)
 {
     if (transport->heard)
-        patience_ms = at_least(3 * transport->round_trip_us / 1000, ATTEMPTS_PATIENCE_MS);
+        patience_ms = at_least(3 * transport->round_trip_us / 1000, HEARD_PATIENCE_MS);
     if (transport->heard_ms + patience_ms < limit.deadline_ms)
         limit.deadline_ms = transport->heard_ms + patience_ms;
     return limit;
