@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+import raw_coap
 import servers
 from client import SLOWNESS, Client, tmpfs_directory
 from pki import Pki
@@ -129,6 +130,18 @@ def fixture_gnutls(pki, tmp_path, peers):
 def fixture_server(request):
     """Each kind of server in turn."""
     return request.getfixturevalue(request.param)()
+
+
+@pytest.fixture(name="coap_server")
+def fixture_coap_server(inboxd):
+    """An inboxd that speaks CoAP."""
+    return inboxd("--coap")
+
+
+@pytest.fixture(name="scripted")
+def fixture_scripted(pki, tmp_path, peers):
+    """Starts a CoAP server with a script."""
+    return lambda answer: peers.enter_context(raw_coap.ScriptedServer(pki, tmp_path, answer))
 
 
 @pytest.fixture(name="black_hole")

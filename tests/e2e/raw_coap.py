@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from servers import Process
+from servers import OpensslServer, Process
 
 CON, NON, ACK, RST = range(4)
 GET, POST, PUT = 1, 2, 3
@@ -52,6 +52,31 @@ def message(kind, method, number, token=b"", options=(), payload=b""):
     return written + (b"\xff" + payload if payload else b"")
 
 
+def options_of(request):
+    """Number and value of each option of a request."""
+    at, number, found = 4 + (request[0] & 15), 0, []
+    while at < len(request) and request[at] != 0xff:
+        parts = [request[at] >> 4, request[at] & 15]
+        at += 1
+        for index, nibble in enumerate(parts):
+            if nibble == 13:
+                parts[index], at = request[at] + 13, at + 1
+            elif nibble == 14:
+                parts[index], at = int.from_bytes(request[at:at + 2], "big") + 269, at + 2
+        number += parts[0]
+        found.append((number, request[at:at + parts[1]]))
+        at += parts[1]
+    return found
+
+
+def piggybacked(text, options=(), payload=b""):
+    """For ScriptedServer: that response to every request."""
+    def answer(request):
+        return message(ACK, code(text), int.from_bytes(request[2:4], "big"), request[4:6],
+                            options, payload)
+    return answer
+
+
 class RawDevice(Process):
     """`openssl s_client` with a pre-shared key: each message that is sent goes out as one record, and what comes
     is collected."""
@@ -86,3 +111,27 @@ def run_coap_client(server, resource, *options, identity, key, library="openssl"
                            f"coaps://{server.address}/{resource}"],
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=True)
     return done.stdout, done.stderr.decode()
+
+
+class ScriptedServer(OpensslServer):
+    """Answers each message of the client with whatever `answer(message)` returns; nothing where that is empty."""
+
+    def __init__(self, pki, directory, answer):
+        self._answer = answer
+        self.messages = []
+        super().__init__(pki, directory)
+
+    def collected(self, chunk):
+        self.messages.append(chunk)
+        if answer := self._answer(chunk):
+            self.send(answer)
+
+
+def uri(server, resource=""):
+    """For --server."""
+    return f"coaps://{server.address}/{resource}"
+
+
+def requests(server):
+    """The requests that it received: method, id, token and path of each."""
+    return [words[2:] for words in server.events("coap")]

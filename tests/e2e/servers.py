@@ -293,6 +293,41 @@ class GnutlsServer(Process):
         assert b"received[" not in self.output
 
 
+def _free_pair_of_ports():
+    """The first of two neighbours that are free: libcoap's server does without DTLS on one and with it on the next."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first, \
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
+            first.bind(("127.0.0.1", 0))
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
+                return first.getsockname()[1]
+
+
+class LibcoapServer(Process):
+    """libcoap's `coap-server`, which demands a client certificate, or has a pre-shared key, which is text, for any
+    identity. What is put to a path is there to get."""
+
+    def __init__(self, pki, directory, library, key):
+        credentials = ["-k", key, "-h", "hint"] if key else \
+            ["-c", pki.chain("server"), "-j", pki.key("server"), "-C", pki.leaf("root"), "-R", pki.leaf("root")]
+        # A port that somebody else has taken meanwhile is no reason to fail.
+        for _ in range(5):
+            port = _free_pair_of_ports()
+            super().__init__([f"coap-server-{library}", "-A", "127.0.0.1", "-p", port, "-d", "10", *credentials],
+                             errors=Path(directory) / "libcoap.err")
+            self.port = port + 1
+
+            def bound():
+                ports = [number for number, _ in udp_sockets_of(self.process.pid, ["udp"])]
+                return self.process.poll() is not None or {self.port - 1, self.port} <= set(ports)
+            wait_until(bound, f"ports of {self.process.args}")
+            if self.process.poll() is None:
+                return
+            self.stop()
+        raise AssertionError(self.complaints())
+
+
 class BlackHole(Peer):
     """A UDP socket that takes datagrams and never answers."""
 
