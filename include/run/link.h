@@ -80,7 +80,7 @@ int64_t link_first_wait_ms(const link_t *link);
 int64_t link_next_wait_ms(int64_t wait_ms);
 
 /* The payload in hand was sent more than once, and answered; notes how long the next wait should be: this one
- * (RFC 6298 section 5.7). */
+ * (RFC 6298 section 5.7). Not with CoAP, where a second message costs nothing but itself. */
 void link_back_off(link_t *link, int64_t wait_ms);
 
 /* Notes the time of an answer to what was sent more than once, if it was longer than known: where as many

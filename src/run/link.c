@@ -119,7 +119,7 @@ static int64_t elapsed_us(const link_t *link)
 static void measure(link_t *link)
 {
     link->ever_answered = true;
-    link->answers++;
+    link->answers += !link->coaps; /* there the token tells answers apart, and nobody has to count them */
     if (link->measured)
         return;
     link->measured = true;
@@ -199,7 +199,7 @@ int64_t link_next_wait_ms(int64_t wait_ms)
 
 void link_back_off(link_t *link, int64_t wait_ms)
 {
-    if (link->transmissions > 1)
+    if (link->transmissions > 1 && !link->coaps)
         link->backed_off_ms = wait_ms;
 }
 
