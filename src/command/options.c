@@ -47,7 +47,8 @@ static options_t defaults(void)
 static const option_t *find_named(const char *name)
 {
     for (const option_t *row = option_table; row < option_table + OPTION_ROWS; row++) {
-        if (row->name != NULL && row->set != NULL && strcmp(row->name, name) == 0)
+        /* Few share their first letter, and the calls of strcmp(3) would be 1 % of a repeat run. */
+        if (row->name != NULL && row->set != NULL && row->name[0] == name[0] && strcmp(row->name, name) == 0)
             return strcmp(name, "config") == 0 ? NULL : row;
     }
     return NULL;
@@ -274,7 +275,7 @@ static bool is_decided(const parse_t *parse, const option_rule_t *rule)
 static void note_meaningless(parse_t *parse)
 {
     for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
-        if (is_decided(parse, rule) && !rule->has_meaning(parse->options))
+        if (!rule->has_meaning(parse->options) && is_decided(parse, rule))
             parse->meaningless[index_of(rule->option)] = true;
     }
 }
@@ -283,7 +284,7 @@ static void note_meaningless(parse_t *parse)
 static options_outcome_t check_flags(parse_t *parse)
 {
     for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
-        if (parse->flags.seen[index_of(rule->option)] > 0 && !rule->has_meaning(parse->options))
+        if (!rule->has_meaning(parse->options) && parse->flags.seen[index_of(rule->option)] > 0)
             return bad(parse, "--%s: %s", rule->option, rule->problem);
     }
     return OPTIONS_RUN;
@@ -293,10 +294,12 @@ static options_outcome_t check_flags(parse_t *parse)
 static options_outcome_t check_file(parse_t *parse)
 {
     for (const option_rule_t *rule = option_rules; rule < option_rules + OPTION_RULES; rule++) {
+        if (rule->has_meaning(parse->options))
+            continue;
         size_t line = parse->file.seen[index_of(rule->option)];
         bool excused = rule->is_default || parse->options->check ||
                        (rule->decider != NULL && parse->meaningless[index_of(rule->decider)]);
-        if (line == 0 || excused || rule->has_meaning(parse->options))
+        if (line == 0 || excused)
             continue;
         parse->in_file = true;
         parse->options->config.line = line;
