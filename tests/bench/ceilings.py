@@ -56,26 +56,30 @@ def allowed(run, what, ceiling):
     return ceiling + (SIGNATURE_BYTES if "first" in run and what.startswith("bytes") else 0)
 
 
-def limits_of(costs):
+def limits_of(costs, version):
     """What is promised of each kind of run, whatever was recorded."""
     plain = costs["repeat"]
+    # Release 3.6 gives its records a connection id, and pads them to a multiple of 16 bytes
+    # (MBEDTLS_SSL_CID_PADDING_GRANULARITY); and its libraries take the loader 0.15 million instructions more.
+    old = version == "2.28"
+    padding, resumed, repeat = (0, 500, 1_700_000) if old else (15, 550, 1_750_000)
     one_each_way = {"datagrams up": 1, "datagrams down": 1}
     # The header, the token, Uri-Path "s" with its head, the payload marker; nothing of these is in a plain one.
-    coap = {**one_each_way, "bytes up": plain["bytes up"] + 4 + 2 + 2 + 1,
+    coap = {**one_each_way, "bytes up": plain["bytes up"] + 4 + 2 + 2 + 1 + padding,
             "instructions": plain["instructions"] * 105 // 100}
     return {"first": {"datagrams up": 5, "bytes up": 1550},
-            "resumed": {"bytes up": 500, "instructions": 4_000_000},
-            "repeat": {**one_each_way, "instructions": 1_700_000},
+            "resumed": {"bytes up": resumed, "instructions": 4_000_000},
+            "repeat": {**one_each_way, "instructions": repeat},
             "coaps first": {"datagrams up": 5, "bytes up": 1550},
-            "coaps resumed": {"bytes up": 500, "instructions": 4_000_000},
+            "coaps resumed": {"instructions": 4_000_000},
             "coaps repeat": coap,
             # The header and the token, instead of the downlink.
             "coaps repeat, no body": {**coap, "bytes down": plain["bytes down"] - len(DOWNLINK) + 4 + 2}}
 
 
-def compare(costs, ceilings):
+def compare(costs, ceilings, limits):
     """Prints all, and returns how many are above."""
-    above, limits = 0, limits_of(costs)
+    above = 0
     for run, cost in costs.items():
         for what, now in cost.items():
             ceiling, limit = ceilings[run][what], limits[run].get(what)
@@ -100,7 +104,7 @@ def main():
         FILE.write_text(json.dumps(recorded, indent=2) + "\n", encoding="ascii")
     if version not in recorded:
         sys.exit(f"ceilings.py: none recorded for mbed TLS {version}; see --record")
-    if above := compare(costs, recorded[version]):
+    if above := compare(costs, recorded[version], limits_of(costs, version)):
         sys.exit(f"ceilings.py: {above} above the ceiling; if that is worth it, --record and say why")
 
 
