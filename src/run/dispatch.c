@@ -4,6 +4,7 @@
 #include <sysexits.h>
 
 #include "system/log.h"
+#include "system/wait.h"
 
 /* Takes the next payload in hand; what cannot be sent is reported and passed over. False: there is none. */
 static bool next(dispatch_t *dispatch)
@@ -20,9 +21,11 @@ bool dispatch_accept(dispatch_t *dispatch, const supply_config_t *config)
     supply_outcome_t outcome = supply_open(dispatch->supply, config);
     bool goes_on = outcome == SUPPLY_OK;
     for (; outcome != SUPPLY_END; outcome = supply_accept(dispatch->supply)) {
-        if (outcome != SUPPLY_OK)
-            report_supply(dispatch->report, outcome);
-        goes_on = goes_on && outcome != SUPPLY_TIMEOUT && outcome != SUPPLY_INTERRUPTED;
+        if (outcome == SUPPLY_OK)
+            continue;
+        report_supply(dispatch->report, outcome);
+        goes_on = goes_on && outcome != SUPPLY_TIMEOUT && outcome != SUPPLY_INTERRUPTED &&
+                  wait_now_ms() < config->limit.deadline_ms;
     }
     if (goes_on && config->queue == NULL && config->source.kind != PAYLOAD_NONE)
         goes_on = dispatch->in_hand = next(dispatch);

@@ -108,7 +108,8 @@ static supply_outcome_t accept_one(supply_t *supply)
         return outcome;
     outcome = from_queue(supply, queue_add(&supply->queue, reader->bytes, reader->length,
                                            supply->config.confirm, supply->config.limit));
-    return outcome == SUPPLY_FAILED ? SUPPLY_UNWRITABLE : outcome;
+    /* Also where others add until the deadline: 75 would say that the payload waits. */
+    return outcome == SUPPLY_FAILED || outcome == SUPPLY_TIMEOUT ? SUPPLY_UNWRITABLE : outcome;
 }
 
 supply_outcome_t supply_accept(supply_t *supply)
