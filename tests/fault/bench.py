@@ -71,15 +71,17 @@ class Outcome(client.Result):
 
 
 class Bench:
-    """Keeps account of every payload."""
+    """Keeps account of every payload. Those over coaps are confirmed without an option."""
 
-    def __init__(self, pki, directory, *options):
+    def __init__(self, pki, directory, *options, coaps=False):
         self._pki = pki
         self.directory = Path(memory_directory(directory))
         self.queue = self.directory / "queue"
         self.session = self.directory / "run" / "session"
         self.session.parent.mkdir()
-        self.server = servers.Inboxd(pki, self.directory, "--reply", "ok", *options)
+        self.server = servers.Inboxd(pki, self.directory, *(["--coap"] if coaps else ["--reply", "ok"]), *options)
+        self.uri = ("coaps://" if coaps else "dtls://") + self.server.address
+        self.confirm = [] if coaps else ["--confirm"]
         self._read = 0
         self._made = 0
         self.arrived = {}  # payload: how often
@@ -172,7 +174,7 @@ class Bench:
 
     def command(self, *arguments, timeout=TIMEOUT):
         """The program, as the good device, to the bench's server."""
-        words = [client.PROGRAM, "--server", self.server.address, "--cert", self._pki.bundle("device"), "--key",
+        words = [client.PROGRAM, "--server", self.uri, "--cert", self._pki.bundle("device"), "--key",
                  self._pki.key("device"), "--timeout", str(timeout), "--count", "1", *arguments]
         return [os.fsencode(word) for word in words]
 
@@ -200,13 +202,13 @@ class Bench:
     def ensure_session(self):
         """A kept association for the next run."""
         if not self.session.exists():
-            self.run_clean("--session", self.session, "--confirm", self.payload())
+            self.run_clean("--session", self.session, *self.confirm, self.payload())
 
     def flush(self, after):
         """Delivers what waits, and sees it arrive."""
         waiting = self.waiting()
         if waiting:
-            self.run_clean("--session", self.session, "--confirm", "--queue", self.queue, "--flush")
+            self.run_clean("--session", self.session, *self.confirm, "--queue", self.queue, "--flush")
             assert self.waiting() == {}, after
             for payload in waiting.values():
                 self.wait_for(payload, after)

@@ -25,6 +25,13 @@ def bench(pki, tmp_path_factory):
         yield made
 
 
+@pytest.fixture(scope="session")
+def coaps_bench(pki, tmp_path_factory):
+    """The same, of a server that speaks CoAP."""
+    with Bench(pki, tmp_path_factory.mktemp("bench"), coaps=True) as made:
+        yield made
+
+
 @pytest.fixture(name="count")
 def fixture_count(record_property):
     """count(what=number, ...) adds to the figures at the end of the run."""

@@ -62,6 +62,7 @@ class Plain:
     fresh = True  # makes a handshake with all its arithmetic
     source = "argument"
     new_directory = False
+    bench_name = "bench"
 
     def __init__(self, bench):
         self.bench = bench
@@ -132,7 +133,13 @@ class Flush(Queued):
     source = "none"
 
 
-KINDS = [Plain, Repeat, Resumed, Queued, QueuedUnconfirmed, QueuedLines, QueuedFirst, Flush]
+class QueuedCoaps(Queued):
+    """Confirmed by the response to a CoAP message."""
+    options = ["--session", "SESSION", "--queue", "QUEUE"]
+    bench_name = "coaps_bench"
+
+
+KINDS = [Plain, Repeat, Resumed, Queued, QueuedUnconfirmed, QueuedLines, QueuedFirst, Flush, QueuedCoaps]
 
 
 def assert_nothing_half_written(bench, outcome):
@@ -219,7 +226,8 @@ def numbers(function, kind):
 @pytest.mark.parametrize("function", WAYS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-def test_every_call_fails(lasting, kind, function, bench, count):
+def test_every_call_fails(lasting, kind, function, request, count):
+    bench = request.getfixturevalue(kind.bench_name)
     kind = kind(bench)
     ways = [way for way in WAYS[function] if not lasting or way not in PASSING]
     if not lasting and function not in ("malloc", "calloc"):

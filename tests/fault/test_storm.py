@@ -24,10 +24,10 @@ AT_ONCE = 12
 PATIENCE = 60  # seconds: --timeout
 
 
-@pytest.fixture(name="recorded")
-def fixture_recorded(pki, tmp_path):
+@pytest.fixture(name="recorded", params=[False, True], ids=["plain", "coaps"])
+def fixture_recorded(request, pki, tmp_path):
     """A place of its own, whose server writes down every record."""
-    with Bench(pki, tmp_path, "--records", tmp_path / "records") as bench:
+    with Bench(pki, tmp_path, "--records", tmp_path / "records", coaps=request.param) as bench:
         bench.queue.mkdir(mode=0o700)
         yield bench, tmp_path / "records"
 
@@ -49,8 +49,9 @@ class Storm:
         """A run: its options, its payloads, and at what part of a usual life it is to die."""
         weights = [6, 2, 1, 1] if self.deadly else [1, 0, 0, 0]
         kind = self.chance.choices(["confirm", "send", "lines", "flush"], weights)[0]
-        options = {"confirm": ["--confirm"], "send": [], "lines": ["--confirm", "--lines"],
-                   "flush": ["--confirm", "--flush"]}[kind]
+        confirm = self.bench.confirm
+        options = {"confirm": confirm, "send": [], "lines": [*confirm, "--lines"],
+                   "flush": [*confirm, "--flush"]}[kind]
         payloads = [self.bench.payload() for _ in range({"lines": 4, "flush": 0}.get(kind, 1))]
         death = self.chance.uniform(0, 1.2) if self.chance.random() < 0.7 else None
         return kind, options, payloads, death if self.deadly else None
