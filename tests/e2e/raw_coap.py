@@ -2,7 +2,10 @@
 
 import os
 import re
+import shutil
 import subprocess
+
+import pytest
 
 from servers import OpensslServer, Process
 
@@ -105,8 +108,15 @@ class RawDevice(Process):
         return self.output[self._taken:]
 
 
+def skip_without(program):
+    """Skips the test where this program of libcoap's is not installed."""
+    if not shutil.which(program):
+        pytest.skip(f"no {program} (libcoap3-bin)")
+
+
 def run_coap_client(server, resource, *options, identity, key, library="openssl", limit=20):
     """libcoap's own client, once; returns what it printed on stdout. The key is text."""
+    skip_without(f"coap-client-{library}")
     done = subprocess.run([f"coap-client-{library}", "-u", identity, "-k", key, "-B", "5", "-o", "-", *options,
                            f"coaps://{server.address}/{resource}"],
                           stdin=subprocess.DEVNULL, capture_output=True, timeout=limit, check=True)

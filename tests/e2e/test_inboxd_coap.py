@@ -50,6 +50,7 @@ def test_a_device_with_a_certificate_is_known_by_its_name(pki, inboxd):
     # Built with OpenSSL, it would not send the intermediate certificate.
     server = inboxd("--coap")
     server.queue(b"for you", device="device")
+    coap.skip_without("coap-client-gnutls")
     done = subprocess.run(["coap-client-gnutls", "-c", pki.bundle("device"), "-j", pki.key("device"), "-R",
                            pki.leaf("root"), "-o", "-", "-B", "5", "-m", "post", "-e", "21.5",
                            f"coaps://{server.address}/x"],
