@@ -66,6 +66,21 @@ static bool move(dtls_state_t *client, const dtls_config_t *config)
     return true;
 }
 
+/* Another handshake with the same credentials, if there are any: the script may make it fail. */
+static bool connect_again(dtls_state_t *client, const dtls_config_t *config)
+{
+    dtls_config_t next = *config;
+    const credentials_t *credentials = &client->credentials;
+    if (credentials->chain.raw.p == NULL && credentials->psk.key_length == 0)
+        return true;
+    next.limit = wait_limit_in(60000);
+    dtls_outcome_t outcome = dtls_connect(client, &next);
+    exchange_require_reason(client, outcome);
+    REQUIRE(outcome != DTLS_CLOSED);
+    REQUIRE((outcome == DTLS_OK) == (dtls_payload_maximum(client) > 0));
+    return outcome == DTLS_OK;
+}
+
 /* No two alike. */
 static void send_downlink(size_t length)
 {
@@ -79,7 +94,7 @@ static bool take_step(dtls_state_t *client, const dtls_config_t *config, input_t
 {
     static const unsigned char hello_request[12] = {0};
     unsigned char type;
-    switch (input_number(script, 1) % 9) {
+    switch (input_number(script, 1) % 10) {
     case 0:
         send_downlink(input_number(script, 1));
         return true;
@@ -102,8 +117,10 @@ static bool take_step(dtls_state_t *client, const dtls_config_t *config, input_t
         return receive(client, SMALL, input_number(script, 1));
     case 7:
         return send_uplink(client, input_number(script, 2));
-    default:
+    case 8:
         return move(client, config);
+    default:
+        return connect_again(client, config);
     }
 }
 

@@ -209,13 +209,26 @@ wait_limit_t wait_at_most(wait_limit_t limit, int64_t delay_ms)
 
 wait_outcome_t wait_for(int fd, short events, wait_limit_t limit)
 {
-    (void)fd;
     network.now_us += STEP_US;
-    if ((events & POLLOUT) != 0 || network.count > 0 || send_unasked())
+    if (fd >= 0 && ((events & POLLOUT) != 0 || network.count > 0 || send_unasked()))
         return WAIT_READY;
     if (network.now_us < limit.deadline_ms * 1000)
         network.now_us = limit.deadline_ms * 1000;
     return WAIT_TIMEOUT;
+}
+
+/* There is no input but the network's. */
+wait_outcome_t wait_for_input(int fd, int other_fd, wait_limit_t limit, bool *first)
+{
+    (void)fd;
+    *first = false;
+    return wait_for(other_fd, POLLIN, limit);
+}
+
+bool wait_is_cancelled(wait_limit_t limit)
+{
+    (void)limit;
+    return false;
 }
 
 int random_bytes(void *context, unsigned char *output, size_t length)
