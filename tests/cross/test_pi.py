@@ -33,11 +33,25 @@ def pattern(size):
 def test_any_size_is_whole_up_and_down_in_first_and_repeat_runs(send, inboxd, tmp_path, saved, size):
     server = inboxd()
     (tmp_path / "payload").write_bytes(pattern(size))
+    source = ["--file", "payload"] if size > 0 else [""]  # an empty file is none
     for reused in (False, True):
         server.queue(pattern(size))
-        result = send(server, *saved, "--output", "raw", "--file", "payload")
+        result = send(server, *saved, "--output", "raw", *source)
         assert result.status == 0 and result.stdout == pattern(size) and is_reuse(result) == reused, result
     server.wait_for_payloads(pattern(size), pattern(size))
+
+
+def test_coaps_payloads_and_bodies_are_whole_in_first_and_repeat_runs(run, pki, inboxd, tmp_path, run_dir):
+    """In blocks."""
+    server = inboxd("--coap")
+    (tmp_path / "payload").write_bytes(pattern(5000))
+    for reused in (False, True):
+        server.queue(pattern(3000))
+        result = run("--server", f"coaps://{server.address}/x", "--cert", pki.bundle("device"), "--key",
+                     pki.key("device"), "--session", run_dir / "session", "-v", "--output", "raw", "--file",
+                     "payload")
+        assert result.stdout == pattern(3000) and is_reuse(result) == reused, result
+    server.wait_for_payloads(pattern(5000), pattern(5000))
 
 
 def test_lines_are_sent_in_first_and_repeat_runs(send, inboxd, saved):
