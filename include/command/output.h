@@ -42,9 +42,10 @@ bool output_open(output_t *output, int fd, output_format_t format, const char *s
  *     raw     the bytes
  *     hex     lower case digits and a newline
  *     base64  RFC 4648, and a newline
- *     json    {"payload":BASE64,"text":STRING,"size":N,"server":STRING,"received_at":RFC 3339} and a newline;
- *             text only if it is UTF-8; behind the size "code":STRING and "content_format":N where they are
- * set
+ *     json    {"payload":BASE64,"text":STRING,"size":N,"server":STRING,"received_at":RFC 3339} and a newline
+ *
+ * In json, text is there only if it is UTF-8; "code":STRING and "content_format":N follow the size where they
+ * are set.
  *
  * False: output->error says why; a part of it may have been written. Waits while a pipe is full, until the
  * limit. */

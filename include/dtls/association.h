@@ -45,8 +45,8 @@ int association_load(mbedtls_ssl_context *ssl, const dtls_blob_t *blob);
 bool association_pack_session(mbedtls_ssl_context *ssl, dtls_blob_t *blob);
 
 /* Makes the coming handshake of `ssl` ask for an abbreviated one by a packed session, and puts the session's
- * master secret into `master`. Returns its cipher suite; 0: it cannot be used, which costs a full handshake.
- */
+ * master secret into `master`. Returns its cipher suite; 0: it cannot be used, and a full handshake is
+ * needed. */
 int association_offer_session(mbedtls_ssl_context *ssl, const dtls_blob_t *blob,
                               unsigned char master[static 48]);
 

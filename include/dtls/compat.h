@@ -1,5 +1,11 @@
 /* What differs between mbed TLS 2.28 (Debian 12) and 3.6 (Debian 13), and the few private members for which
- * neither has a getter. The only place that asks for the version. */
+ * neither has a getter. The only place that asks for the version.
+ *
+ * What a port to mbed TLS 4 needs: random numbers come from PSA alone there. So psa_crypto_init() is called
+ * first in main.c, and ctr_drbg in callbacks.h, mbedtls_ssl_conf_rng() and the generator that is passed to
+ * mbedtls_pk_parse_key() go, with random.c left to our own two uses. The digests in store/session.c and
+ * credentials/ become psa_hash_*(). The few private members that are read here must be found anew, and the
+ * repeat run, which needs no random number, must be measured again, since PSA seeds its generator at once. */
 #ifndef COMPAT_H
 #define COMPAT_H
 

@@ -55,8 +55,7 @@ void transport_expect_round_trip(transport_t *transport, int64_t round_trip_us);
  * passed, since the server repeats its own, is not sent: the server's timer was faster than the path, and
  * what it waits for is under way. If it is not, our own timer finds out. Returns the datagram's length,
  * MBEDTLS_ERR_SSL_WANT_WRITE where the socket's buffer is full, or MBEDTLS_ERR_NET_SEND_FAILED with
- * transport->error set. `context` is the transport, here and below.
- */
+ * transport->error set. `context` is the transport, here and below. */
 int transport_send(void *context, const unsigned char *bytes, size_t length);
 
 /* An f_recv: receives one datagram where may_receive is set, and clears it: so that neither a flood of them
@@ -73,8 +72,7 @@ void transport_set_timer(void *context, uint32_t intermediate_ms, uint32_t final
 /* An f_get_timer: -1: not running; 0, 1, 2: neither, the intermediate, the final delay has passed. */
 int transport_get_timer(void *context);
 
-/* Waits until the socket is ready for `events`, or the timer's final delay has passed: WAIT_READY for both.
- */
+/* Waits until the socket is ready for `events`, or the timer's final delay has passed: both WAIT_READY. */
 wait_outcome_t transport_wait(const transport_t *transport, short events, wait_limit_t limit);
 
 /* Bounds `limit` by how long an attempt is still worth waiting for: `patience_ms` after the socket was opened

@@ -33,8 +33,8 @@ bool dispatch_begin(dispatch_t *dispatch);
  * of them as delivery_finish() does. False: the run could not go on. */
 bool dispatch_all(dispatch_t *dispatch, int64_t wait_ms, uint64_t count);
 
-/* Asks the server what waits (COAP_GET), at most `count` times (0: once), until nothing does. False as above.
- */
+/* Asks the server what waits (COAP_GET), at most `count` times (0: once), until nothing does. False: as
+ * dispatch_all(). */
 bool dispatch_ask(dispatch_t *dispatch, uint64_t count);
 
 /* Tells the supply that the run is over, and reports what it has set aside, and what stays unconfirmed. */

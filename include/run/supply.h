@@ -4,8 +4,7 @@
  *
  * Order of calls: open; accept until it returns SUPPLY_END; begin; then next and one verdict on each payload,
  * until SUPPLY_END; finish until SUPPLY_END; close. Where an outcome is neither SUPPLY_OK nor SUPPLY_END,
- * supply->error says in one line why, until the next call.
- */
+ * supply->error says in one line why, until the next call. */
 #ifndef SUPPLY_H
 #define SUPPLY_H
 
@@ -80,8 +79,7 @@ typedef struct {
 void supply_init(supply_t *supply);
 
 /* Opens the queue, if there is one, and starts reading. Whatever `config` points at must outlive the supply.
- * Waits for nothing. SUPPLY_OK; or SUPPLY_UNWRITABLE: the queue cannot be opened, and nothing comes from it.
- */
+ * Waits for nothing. SUPPLY_OK; or SUPPLY_UNWRITABLE: the queue cannot be opened, and gives nothing. */
 supply_outcome_t supply_open(supply_t *supply, const supply_config_t *config);
 
 /* With a queue: puts the next of the payloads that are given safely into it; waits for input, and for other

@@ -2,9 +2,9 @@
  *
  *     0000000000000042      a number of 16 digits; they sort in order of arrival
  *     0000000000000042c     c: it was accepted to be confirmed, and leaves the queue only then
- *     0000000000000042c-3   -N: an earlier run could not get it confirmed. N runs in which another payload
- * was confirmed have counted that; 0: none has
- */
+ *     0000000000000042c-3   -N: an earlier run could not get it confirmed
+ *
+ * N is the number of runs in which it stayed unconfirmed while another payload was confirmed. */
 #ifndef ENTRY_H
 #define ENTRY_H
 

@@ -30,8 +30,7 @@ typedef enum {
 } file_outcome_t;
 
 /* Reads the private file `name` in `directory`: regular, our own, mode 0600, and not by a symbolic link. It
- * may have other names, such as a backup's. Otherwise as file_read(); `*reason` is set for all but FILE_OK.
- */
+ * may have other names, such as a backup's. Otherwise as file_read(). `*reason` is set unless FILE_OK. */
 file_outcome_t file_read_private(int directory, const char *name, size_t maximum, file_content_t *content,
                                  const char **reason);
 

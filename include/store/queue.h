@@ -6,8 +6,7 @@
  *
  * Beside them: ".new", a payload that is being written; ".last", the number given last, locked by whoever
  * adds; "failed", a directory of what could not be sent. The directory itself is locked by the one run that
- * sends. Both locks end with the process that holds them.
- */
+ * sends. Both locks end with the process that holds them. */
 #ifndef QUEUE_H
 #define QUEUE_H
 

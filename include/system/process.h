@@ -1,7 +1,6 @@
 /* What the process arranges with the kernel for itself: its standard descriptors, the mode of what it makes,
  * the signals that end it (SIGINT, SIGTERM, SIGHUP), and the alarm that keeps --timeout where nothing else
- * can.
- */
+ * can. */
 #ifndef PROCESS_H
 #define PROCESS_H
 

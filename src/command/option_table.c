@@ -279,9 +279,9 @@ const option_t option_table[OPTION_ROWS] = {
     {"confirm", 0, NULL, "resend until a downlink answers", set_confirm, GROUP_NONE, NULL},
     {"session", 0, "FILE", "keep the DTLS session here between runs", set_session, GROUP_NONE, NULL},
     {"lease", 0, "SECONDS",
-     "unconfirmed, trust a kept association so long\nafter the server was heard (default 0)", set_lease,
+     "without --confirm, trust a kept association\nso long after the server was heard (default 0)", set_lease,
      GROUP_NONE, NULL},
-    {"queue", 0, "DIR", "payloads wait here until they are sent", set_queue, GROUP_NONE, NULL},
+    {"queue", 0, "DIR", "payloads wait here until they are delivered", set_queue, GROUP_NONE, NULL},
     {"queue-limit", 0, "N", "refuse a payload when N wait (default 10000)", set_queue_limit, GROUP_NONE,
      NULL},
 
@@ -372,7 +372,7 @@ const option_rule_t option_rules[OPTION_RULES] = {
 const status_t status_table[STATUS_ROWS] = {
     {EX_OK, "every payload was sent (--confirm, coaps: confirmed)"},
     {EX_USAGE, "bad option, value or combination on the command line"},
-    {EX_DATAERR, "payload refused: over 16384 bytes, or bad hex"},
+    {EX_DATAERR, "payload refused: over 16384 bytes, bad hex, or by the server"},
     {EX_NOINPUT, "payload file missing, unreadable or empty"},
     {EX_NOHOST, "host name unknown"},
     {EX_UNAVAILABLE, "server unavailable: every address refused"},
@@ -381,7 +381,7 @@ const status_t status_table[STATUS_ROWS] = {
     {EX_CANTCREAT, "the queue cannot be written, or is full"},
     {EX_IOERR, "a downlink could not be written to standard output"},
     {EX_TEMPFAIL, "temporary: timeout, no answer, no confirmation; try later"},
-    {EX_PROTOCOL, "protocol: handshake failed, server too old, alert"},
-    {EX_NOPERM, "trust: server's certificate refused, or it refused ours"},
+    {EX_PROTOCOL, "protocol: handshake failed, server too old, alert, bad answer"},
+    {EX_NOPERM, "trust: server's certificate refused, or it refuses this device"},
     {EX_CONFIG, "credentials or config file unusable"},
 };

@@ -386,6 +386,6 @@ void options_print_help(FILE *stream)
         fprintf(stream, "  %2d  %s\n", status_table[i].status, status_table[i].meaning);
     fputs("\nExamples:\n"
           "  dtls-send \"temperature=21.5\"\n"
-          "  dtls-send --server localhost:1234 --hex --output json \"01 a0 ff\"\n",
+          "  dtls-send --server coaps://data.lab5e.com/sensor --hex -o json \"01 a0 ff\"\n",
           stream);
 }

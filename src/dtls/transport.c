@@ -172,8 +172,7 @@ int transport_receive(void *context, unsigned char *buffer, size_t size)
     transport->heard = transport->may_begin = true;
     transport->heard_ms = wait_now_ms();
     measure(transport);
-    /* An empty datagram is nothing; to the library 0 would be the end of the connection, for anyone to send.
-     */
+    /* An empty datagram is ignored: 0 would mean the end of the connection, and anyone can send one. */
     return received == 0 ? MBEDTLS_ERR_SSL_WANT_READ : (int)received;
 }
 

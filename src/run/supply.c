@@ -342,8 +342,7 @@ static void say_of_lines_begun(supply_t *supply, uint64_t waiting)
             waiting == 1 ? " waits" : "s wait");
 }
 
-/* What became of the payloads that this run was given, or, where it was given none, of those that it sends.
- */
+/* What became of the payloads that this run was given; if it was given none, of those that it sends. */
 static void say_what_waits(supply_t *supply)
 {
     bool sends_alone =

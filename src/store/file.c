@@ -248,8 +248,7 @@ bool file_begin(file_draft_t *draft, const char *path, const char **reason)
         *reason = strerror(ENAMETOOLONG);
         return false;
     }
-    /* A rename would put our file in the place of a device, root's /dev/null for one. A symbolic link may go.
-     */
+    /* A rename would replace a device by our file, root's /dev/null for one. A symbolic link may go. */
     if (lstat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISLNK(status.st_mode)) {
         *reason = "is not a regular file";
         return false;

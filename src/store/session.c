@@ -109,8 +109,7 @@ static const char *why_unusable(const file_content_t *content, const header_t *h
 
 /* NULL, or why the association in a file that lay at `place` cannot be used. One that lay on a disk, comes
  * from another boot or from another file may be a copy of one that was used since. tmpfs gives no inode's
- * number twice, so that a copy's differs. The age is taken by the boot's clock too, since nobody sets that.
- */
+ * number twice, so that a copy's differs. The age is measured by the boot's clock too: nobody sets that. */
 static const char *why_not_associated(const header_t *header, const file_place_t *place)
 {
     char boot_id[BOOT_ID_SIZE];
