@@ -344,6 +344,23 @@ static void json_tells_payload_text_size_and_server(void **state)
     assert_non_null(strstr(captured.bytes, "{\"payload\":\"\",\"text\":\"\",\"size\":0,"));
 }
 
+static void json_of_a_coap_response_has_its_code_and_content_format(void **state)
+{
+    (void)state;
+    capture_begins(OUTPUT_JSON);
+    output.code = "2.05";
+    output.content_format = 0;
+    assert_true(output_write(&output, (const unsigned char *)"a", 1));
+    output.content_format = -1;
+    assert_true(output_write(&output, (const unsigned char *)"b", 1));
+    output.code = NULL;
+    assert_true(output_write(&output, (const unsigned char *)"c", 1));
+    capture_ends();
+    assert_non_null(strstr(captured.bytes, "\"size\":1,\"code\":\"2.05\",\"content_format\":0,\"server\""));
+    assert_non_null(strstr(captured.bytes, "\"text\":\"b\",\"size\":1,\"code\":\"2.05\",\"server\""));
+    assert_non_null(strstr(captured.bytes, "\"text\":\"c\",\"size\":1,\"server\""));
+}
+
 static void json_escapes_quotes_backslashes_and_control_characters(void **state)
 {
     (void)state;
@@ -766,6 +783,7 @@ int main(void)
         cmocka_unit_test(base64_is_padded_and_ends_with_a_newline),
         cmocka_unit_test(base64_of_any_size_is_one_line_that_decodes_to_the_bytes),
         cmocka_unit_test(json_tells_payload_text_size_and_server),
+        cmocka_unit_test(json_of_a_coap_response_has_its_code_and_content_format),
         cmocka_unit_test(json_escapes_quotes_backslashes_and_control_characters),
         cmocka_unit_test(json_keeps_utf8_as_it_is),
         cmocka_unit_test(json_has_no_text_for_what_is_not_utf8),
