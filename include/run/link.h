@@ -24,9 +24,9 @@ typedef struct {
 
     /* Of the payload in hand, or its CoAP message, over this association. */
     int transmissions, answers;
-    int64_t first_us;    /* when it was sent first */
-    bool measured;       /* how long its answer takes */
-    int64_t answered_us; /* the same where it was sent more than once, at the most */
+    int64_t first_us, last_us; /* when it was sent first, and last */
+    bool measured;             /* how long its answer takes */
+    int64_t answered_us; /* the same where it was sent more than once: at the most; with CoAP, at least */
     int renewals;        /* of the association, for this payload */
 
     uint64_t unanswered;   /* plain records that were sent over this association, less the downlinks */

@@ -67,8 +67,9 @@ dtls_outcome_t link_transmit(link_t *link)
     if (outcome != DTLS_OK)
         return outcome;
     link->quiet_ms = wait_now_ms(); /* or the kernel would have handed out the refusal instead */
+    link->last_us = wait_now_us();
     if (link->transmissions++ == 0) {
-        link->first_us = wait_now_us();
+        link->first_us = link->last_us;
         link->measured = false;
     }
     if (!link->coaps)
@@ -109,9 +110,11 @@ static exchange_step_t take_message(link_t *link)
     return step;
 }
 
+/* With CoAP, where nobody counts what comes twice, an answer has taken at least as long as since the last
+ * transmission. To take more for true would make the waits longer with every loss. */
 static int64_t elapsed_us(const link_t *link)
 {
-    int64_t elapsed = wait_now_us() - link->first_us;
+    int64_t elapsed = wait_now_us() - (link->coaps ? link->last_us : link->first_us);
     return elapsed > 0 ? elapsed : 1;
 }
 
@@ -183,7 +186,11 @@ int64_t link_first_wait_ms(const link_t *link)
 {
     bool known = connection_answer_us(link->connection) != 0;
     int64_t least_ms = known ? FIRST_WAIT_LEAST_MS : FIRST_WAIT_MS;
-    int64_t latency_ms = connection_latency_us(link->connection) / 1000;
+    /* An answer has taken the path's round trip too, and was not lost as parts of a handshake may have been.
+     */
+    int64_t latency_us =
+        known ? connection_answer_us(link->connection) : connection_latency_us(link->connection);
+    int64_t latency_ms = latency_us / 1000;
     int64_t most_ms = latency_ms * 3 / 2 > WAIT_MOST_MS ? latency_ms * 3 / 2 : WAIT_MOST_MS;
     int64_t wait_ms = 3 * latency_ms < most_ms ? 3 * latency_ms : most_ms;
     wait_ms = wait_ms > least_ms ? wait_ms : least_ms;
@@ -205,7 +212,7 @@ void link_back_off(link_t *link, int64_t wait_ms)
 
 void link_learn_slowness(link_t *link, bool guess)
 {
-    bool all_came = link->answers >= link->transmissions;
+    bool all_came = link->coaps || link->answers >= link->transmissions;
     if (!link->measured || link->transmissions < 2 || !(all_came || guess))
         return;
     if (link->answered_us > connection_answer_us(link->connection))
