@@ -48,7 +48,7 @@ static void it_holds_so_many_and_no_more_for_ever(void **state)
 {
     window_t window = {0};
     (void)state;
-    for (int64_t i = 0; i < 10 * WINDOW_SIZE; i++) {
+    for (int i = 0; i < 10 * WINDOW_SIZE; i++) {
         if (window_is_full(&window))
             assert_int_equal(window_take_settled(&window, window_start_ms(&window)), 1);
         window_add(&window, i);
