@@ -8,7 +8,7 @@
 
 #include <mbedtls/version.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "dtls/diagnose.h"
 #include "dtls/policy.h"
 #include "system/log.h"
@@ -271,7 +271,6 @@ static dtls_outcome_t attempt(dtls_state_t *state, const struct addrinfo *addres
                  (double)state->transport.round_trip_us / 1000);
         return DTLS_OK;
     }
-    log_step("%s", state->error);
     state->has_stalled = state->has_stalled || outcome == DTLS_TIMEOUT;
     state->session_refused = state->session_refused || outcome == DTLS_PROTOCOL || outcome == DTLS_REJECTED;
     return outcome;

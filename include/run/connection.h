@@ -57,7 +57,8 @@ int64_t connection_latency_us(const connection_t *connection);
 
 /* Leaves the next run what it needs, where there is a file for it; with `association` also that, and then
  * without a close_notify, which would end what is kept: the connection can only be closed then. One that was
- * trusted and stayed unheard is not left. NULL, or why the file could not be written. */
+ * trusted and stayed unheard is not left, nor one that runs like this one could not trust. NULL, or why the
+ * file could not be written. */
 const char *connection_keep(connection_t *connection, bool association);
 
 /* The run failed for a reason that may pass: leaves the session that it took or made, never an association,

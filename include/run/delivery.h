@@ -1,7 +1,6 @@
 /* Delivering payloads over a connection, one after the other, each sent once or until it is confirmed, and
  * printing the downlinks that come meanwhile. Here is the only retransmission loop, for both forms: plain,
- * where a payload is a record and any downlink answers it, and CoAP, where exchange.h says what answers what.
- */
+ * where a payload is a record and any downlink answers it, and CoAP (exchange.h says what answers what). */
 #ifndef DELIVERY_H
 #define DELIVERY_H
 
@@ -79,8 +78,7 @@ delivery_outcome_t delivery_await_input(delivery_t *delivery, int fd);
  * the whole run (0: no limit), or the server closes; and until everything is settled. As above. */
 delivery_outcome_t delivery_finish(delivery_t *delivery, int64_t wait_ms, uint64_t enough);
 
-/* Whether the server answered the last payload, though not with success: the connection is as good as ever.
- */
+/* Whether the server answered the last payload, though not with success: the connection is still good. */
 bool delivery_was_answered(const delivery_t *delivery);
 
 /* Whether a late answer may still come that would confirm a payload of the next run: the association must not

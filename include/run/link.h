@@ -74,8 +74,7 @@ dtls_outcome_t link_renew(link_t *link, bool persist);
 /* Whether a late answer to what was sent may still come over this association. */
 bool link_is_ambiguous(const link_t *link);
 
-/* How long to wait for an answer after a first transmission (RFC 7252 section 4.2), and after the next one.
- */
+/* How long to wait for an answer after a first transmission (RFC 7252 section 4.2), and after the next. */
 int64_t link_first_wait_ms(const link_t *link);
 int64_t link_next_wait_ms(int64_t wait_ms);
 

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 
 enum {
     PUBLIC_KEY_MAX = 4200, /* bytes: an RSA key of 16384 bits, twice over */

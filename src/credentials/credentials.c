@@ -13,7 +13,7 @@
 
 #include "credentials/bundle.h"
 #include "credentials/embedded.h"
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "store/file.h"
 #include "system/log.h"
 #include "system/random.h"

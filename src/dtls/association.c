@@ -6,7 +6,7 @@
 
 #include <mbedtls/platform_util.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 
 /* Bytes of the library's context, most of which is the server's certificate. */
 enum { CONTEXT_MAX = 32768 };

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "system/log.h"
+
 enum {
     ADDRESSES_MAX = 16,
     SILENT_MS = 2000,     /* a first try of an address that says nothing ends then, if there are others */
@@ -21,6 +23,7 @@ typedef struct {
     dtls_outcome_t outcome;
     int weight;
     char *text;
+    const char *latest; /* words of the latest attempt */
 } attempts_t;
 
 static int weigh(const attempt_t *attempt, bool twice)
@@ -73,7 +76,10 @@ static dtls_outcome_t try_each(attempts_t *attempts, int round)
         bool last = address->ai_next == NULL;
         if (attempts->believed[i] && !attempts->persist)
             continue;
+        if (attempts->latest != NULL)
+            log_step("%s", attempts->latest); /* the last one is the caller's to tell */
         attempt_t attempt = attempts->make(attempts->context, address, patience_in(attempts, round, last));
+        attempts->latest = attempt.text;
         if (!may_pass(attempt.outcome)) {
             snprintf(attempts->text, ATTEMPTS_TEXT_SIZE, "%s", attempt.text);
             return attempt.outcome;

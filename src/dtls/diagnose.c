@@ -11,7 +11,7 @@
 #include <mbedtls/entropy.h>
 #include <mbedtls/error.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 
 /* RFC 5246 section 7.2, and its successors. */
 static const struct {

@@ -1,6 +1,6 @@
 #include "dtls/policy.h"
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 
 enum { FORGERIES_MAX = 100 };
 

@@ -212,8 +212,11 @@ const char *connection_keep(connection_t *connection, bool association)
     if (connection->config.session_file == NULL)
         return NULL;
     saved->failures = 0;
-    /* What was trusted unheard may be forgotten by the server, and would be trusted again by its lease. */
-    if (association && !connection->reused && dtls_suspend(&connection->dtls, &blob)) {
+    /* One that no later run could trust is ended with a goodbye now, not at the start of that run, which
+     * would have to wait for the server to take it in. What was trusted unheard may be forgotten by the
+     * server, and would be trusted again by its lease. */
+    bool useful = connection->config.answered || connection->config.lease_ms > 0;
+    if (association && useful && !connection->reused && dtls_suspend(&connection->dtls, &blob)) {
         saved->association = blob.bytes;
         saved->association_length = blob.length;
     }

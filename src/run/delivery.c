@@ -200,9 +200,8 @@ static delivery_outcome_t give_up(delivery_t *delivery)
     const char *large = delivery->link.length > LARGE_PAYLOAD
                             ? "; perhaps it is too large: some servers take no more than 8155 bytes at once"
                             : "";
-    const char *hint = delivery->link.ever_answered
-                           ? ""
-                           : "; where a server never answers, leave --confirm out, or use coaps";
+    bool answers = delivery->link.ever_answered || connection_answer_us(delivery->config.connection) != 0;
+    const char *hint = answers ? "" : "; where a server never answers, leave --confirm out, or use coaps";
     if (!delivery->config.coaps)
         return fail(delivery, DELIVERY_UNCONFIRMED,
                     "%s: not confirmed: no downlink answered the payload %s%s%s", server, when, hint, large);

@@ -186,8 +186,7 @@ int64_t link_first_wait_ms(const link_t *link)
 {
     bool known = connection_answer_us(link->connection) != 0;
     int64_t least_ms = known ? FIRST_WAIT_LEAST_MS : FIRST_WAIT_MS;
-    /* An answer has taken the path's round trip too, and was not lost as parts of a handshake may have been.
-     */
+    /* An answer takes the path's round trip too; a handshake's may have been measured across a loss. */
     int64_t latency_us =
         known ? connection_answer_us(link->connection) : connection_latency_us(link->connection);
     int64_t latency_ms = latency_us / 1000;

@@ -1,7 +1,7 @@
 /* The server's flights. The first two bytes of an input say how the server and the client begin; the rest is
  * the script of the network, in which datagrams are lost, damaged, put in another order and made up, and,
  * once connected, of what both ends do. */
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "exchange.h"
 #include "server.h"
 

@@ -4,7 +4,7 @@
 #include <mbedtls/ssl_ticket.h>
 
 #include "../unit/make_certs.h"
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "system/random.h"
 
 enum { DOWNLINKS_MAX = 64, ASSOCIATION_MAX = 32768, TICKET_LIFETIME_S = 1 << 30, APPLICATION_DATA = 23 };

@@ -8,7 +8,7 @@
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "record.h"
 #include "system/random.h"
 #include "system/wait.h"

@@ -5,7 +5,7 @@
 
 #include <mbedtls/error.h>
 
-#include "dtls/compat.h"
+#include "credentials/compat.h"
 #include "store/file.h"
 #include "system/random.h"
 
