@@ -202,7 +202,7 @@ def test_an_unanswered_payload_of_a_server_that_answers_is_not_told_to_leave_con
 def test_a_server_that_closes_instead_of_answering_is_no_success(send, inboxd):
     server = inboxd("--close")
     result = send(server, "--confirm", "x", timeout=5)
-    assert_fails(result, 75, "close")
+    assert_fails(result, 75, ("close", "not confirmed"))
     assert server.received()[:1] == [b"x"]
 
 
