@@ -12,8 +12,8 @@
 #include <mbedtls/platform_util.h>
 
 #include "credentials/bundle.h"
-#include "credentials/embedded.h"
 #include "credentials/compat.h"
+#include "credentials/embedded.h"
 #include "store/file.h"
 #include "system/log.h"
 #include "system/random.h"
