@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "command/options.h"
-#include "command/output.h"
 #include "run/connection.h"
 #include "run/delivery.h"
 #include "run/dispatch.h"
