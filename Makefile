@@ -15,7 +15,7 @@ PYTHON     ?= /usr/bin/python3
 INSTALL    ?= install
 V          ?= 0
 # Tests mostly wait for each other's peers, so more of them than processors run at once.
-JOBS       ?= 4
+JOBS       ?= 6
 
 # mbed TLS 2.28 as Debian ships it has no .pc files; the names are the same everywhere.
 MBEDTLS        := mbedtls mbedx509 mbedcrypto
