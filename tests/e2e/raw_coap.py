@@ -143,5 +143,6 @@ def uri(server, resource=""):
 
 
 def requests(server):
-    """The requests that it received: method, id, token and path of each."""
+    """The requests that it received so far: method, id, token and path of each."""
+    server.settle()  # what it has received it may not have told yet
     return [words[2:] for words in server.events("coap")]
